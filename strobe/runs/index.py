@@ -1,0 +1,220 @@
+"""A SQLite (WAL) index of the journals: what makes series and events quick to read. Derived; delete it and it is rebuilt.
+
+Ingests each journal from the byte it had reached, so a reader of a live run pays only for what is new.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strobe.runs.directory import journals
+from strobe.runs.journal import ARRAY, JSON, SCALARS, Tear, loads, read, unpack_array
+
+VERSION = 1
+_SCHEMA = f"""
+PRAGMA user_version = {VERSION};
+CREATE TABLE files  (name TEXT PRIMARY KEY, offset INTEGER, layouts TEXT, header TEXT, tensors TEXT);
+CREATE TABLE chunks (series TEXT, file TEXT, steps BLOB, vals BLOB, errs BLOB, times BLOB);
+CREATE INDEX by_series ON chunks (series, file);
+CREATE TABLE events (file TEXT, at INTEGER, type TEXT, step INTEGER, body TEXT);
+CREATE INDEX by_type ON events (type);
+CREATE TABLE arrays (file TEXT, at INTEGER, kind TEXT, step INTEGER, body BLOB, tensors TEXT);
+CREATE TABLE tears  (file TEXT, at INTEGER, lost INTEGER, why TEXT, after_step INTEGER);
+"""
+
+
+class Index:
+    """The index of one run directory. On a disk that cannot be written it lives in memory."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        path = self.run / "index.sqlite"
+        try:
+            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == VERSION:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("ROLLBACK")
+                return db
+            if version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                self._create(db)
+                return db
+            db.close()
+            return self._anew(path)
+        except sqlite3.OperationalError:  # a read-only disk
+            return self._in_memory()
+        except sqlite3.DatabaseError:  # damaged: it is derived, so make it anew
+            return self._anew(path)
+
+    def _anew(self, path: Path) -> sqlite3.Connection:
+        try:
+            for p in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+                p.unlink(missing_ok=True)
+            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            self._create(db)
+            return db
+        except (OSError, sqlite3.Error):
+            return self._in_memory()
+
+    def _in_memory(self) -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        self._create(db)
+        return db
+
+    @staticmethod
+    def _create(db: sqlite3.Connection) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # another reader was first
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+    def refresh(self) -> None:
+        """Read what is new in every journal."""
+        known = dict(self.db.execute("SELECT name, offset FROM files"))
+        fresh = [p for p in journals(self.run) if p.stat().st_size > known.get(p.name, 0)]
+        if not fresh:
+            return
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            for path in fresh:
+                self._ingest(path)
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+
+    def _ingest(self, path: Path) -> None:
+        db, name = self.db, path.name
+        db.execute("INSERT OR IGNORE INTO files VALUES (?, 0, '{}', '{}', '')", (name,))
+        offset, text, header, tensors = db.execute(
+            "SELECT offset, layouts, header, tensors FROM files WHERE name = ?", (name,)
+        ).fetchone()
+        layouts: dict[str, list[str]] = json.loads(text)
+        scalars: dict[int, list[bytes]] = defaultdict(list)
+        readings: dict[str, list[tuple[int, Any, Any, float]]] = defaultdict(list)
+        step = 0
+        for item in read(path, offset):
+            if isinstance(item, Tear):
+                if not item.last:
+                    db.execute(
+                        "INSERT INTO tears VALUES (?, ?, ?, ?, ?)", (name, item.offset, item.lost, item.why, step)
+                    )
+                continue
+            offset = item.end
+            if item.kind == SCALARS:
+                scalars[int.from_bytes(item.body[:2], "little")].append(item.body)
+                step = int.from_bytes(item.body[2:10], "little")
+            elif item.kind == ARRAY:
+                head, _ = unpack_array(item.body)
+                db.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)",
+                           (name, offset, head["kind"], head["step"], item.body, tensors))  # fmt: skip
+            elif item.kind == JSON:
+                record = loads(item.body)
+                kind = record.get("kind")
+                if kind == "define":
+                    layouts[str(record["layout"])] = record["names"]
+                elif kind == "header":
+                    header = item.body.decode()
+                elif kind == "tensors":
+                    tensors = json.dumps(record["names"])
+                elif kind == "reading" and np.ndim(record["value"]) == 0:
+                    readings[record["name"]].append((record["step"], record["value"], record["err"], record["time"]))
+                if kind in ("event", "reading"):
+                    type_ = record["type"] if kind == "event" else "reading"
+                    db.execute(
+                        "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+                        (name, offset, type_, record["step"], item.body.decode()),
+                    )
+        for layout, bodies in scalars.items():
+            self._add_scalars(name, layouts[str(layout)], bodies)
+        for series, rows in readings.items():
+            steps, values, errs, times = (np.array(c) for c in zip(*rows, strict=True))
+            self._add(series, name, steps, values.astype(float), errs.astype(float), times)
+        db.execute("UPDATE files SET offset = ?, layouts = ?, header = ?, tensors = ? WHERE name = ?",
+                   (offset, json.dumps(layouts), header, tensors, name))  # fmt: skip
+
+    def _add_scalars(self, file: str, names: list[str], bodies: list[bytes]) -> None:
+        form = np.dtype([("layout", "<u2"), ("step", "<u8"), ("time", "<f8"), ("v", "<f8", (len(names),))])
+        rows = np.frombuffer(b"".join(bodies), form)
+        for i, series in enumerate(names):
+            self._add(series, file, rows["step"], rows["v"][:, i], None, rows["time"])
+
+    def _add(self, series: str, file: str, steps: Any, values: Any, errs: Any, times: Any) -> None:
+        blobs = (np.ascontiguousarray(steps, "<i8").tobytes(), np.ascontiguousarray(values, "<f8").tobytes(),
+                 None if errs is None else np.ascontiguousarray(errs, "<f8").tobytes(),
+                 np.ascontiguousarray(times, "<f8").tobytes())  # fmt: skip
+        self.db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)", (series, file, *blobs))
+
+    # ---------------------------------------------------------------- reading
+
+    def cutoffs(self) -> dict[str, float]:
+        """For each journal the last step that counts: a writer that resumed at step r supersedes later steps before it."""
+        out: dict[str, float] = {}
+        cut = float("inf")
+        for name, header in self.db.execute("SELECT name, header FROM files ORDER BY name DESC"):
+            out[name] = cut
+            resumed = json.loads(header).get("resumed")
+            if resumed is not None:
+                cut = min(cut, resumed)
+        return out
+
+    def names(self) -> list[str]:
+        """All series."""
+        return [r[0] for r in self.db.execute("SELECT DISTINCT series FROM chunks ORDER BY series")]
+
+    def series(self, name: str, *, superseded: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(steps, values, errs, times), by step; what a resumed writer did again is left out unless asked for."""
+        cut, parts = self.cutoffs(), []
+        rows = self.db.execute(
+            "SELECT file, steps, vals, errs, times FROM chunks WHERE series = ? ORDER BY file, rowid", (name,)
+        )
+        for file, *blobs in rows:
+            steps = np.frombuffer(blobs[0], "<i8")
+            vals, times = np.frombuffer(blobs[1], "<f8"), np.frombuffer(blobs[3], "<f8")
+            errs = np.zeros_like(vals) if blobs[2] is None else np.frombuffer(blobs[2], "<f8")
+            keep = slice(None) if superseded else steps <= cut[file]
+            parts.append((steps[keep], vals[keep], errs[keep], times[keep]))
+        if not parts:
+            return (np.zeros(0, np.int64), *(np.zeros(0) for _ in range(3)))  # type: ignore[return-value]
+        joined = [np.concatenate(c) for c in zip(*parts, strict=True)]
+        order = np.argsort(joined[0], kind="stable")
+        return tuple(c[order] for c in joined)  # type: ignore[return-value]
+
+    def events(self, type: str | None = None, *, superseded: bool = True) -> list[dict[str, Any]]:
+        """Events in the order they were written, each with its place (`file`, `at`)."""
+        cut = self.cutoffs()
+        where, args = ("WHERE type = ?", (type,)) if type else ("WHERE type != 'reading'", ())
+        rows = self.db.execute(f"SELECT file, at, body FROM events {where} ORDER BY file, at", args)
+        found = [{**loads(body), "file": file, "at": at} for file, at, body in rows]
+        return [e for e in found if superseded or e["step"] <= cut[e["file"]]]
+
+    def arrays(self, kind: str) -> list[tuple[int, list[np.ndarray], list[str]]]:
+        """(step, arrays, tensor names) of array records that count."""
+        cut = self.cutoffs()
+        rows = self.db.execute("SELECT file, step, body, tensors FROM arrays WHERE kind = ? ORDER BY file, at", (kind,))
+        return [(s, unpack_array(b)[1], json.loads(t) if t else []) for f, s, b, t in rows if s <= cut[f]]
+
+    def tears(self) -> list[dict[str, Any]]:
+        """Damage met while reading, and the last step read before it."""
+        keys = ("file", "offset", "lost", "why", "after_step")
+        return [dict(zip(keys, r, strict=True)) for r in self.db.execute("SELECT * FROM tears ORDER BY file, at")]
+
+    def last_step(self) -> int:
+        """The last step any record that counts is about."""
+        cut, last = self.cutoffs(), 0
+        for file, blob in self.db.execute("SELECT file, steps FROM chunks WHERE errs IS NULL"):
+            steps = np.frombuffer(blob, "<i8")
+            steps = steps[steps <= cut[file]]
+            last = max(last, int(steps.max(initial=0)))
+        for file, step in self.db.execute("SELECT file, MAX(step) FROM events WHERE type != 'reading' GROUP BY file"):
+            last = max(last, int(min(step, cut[file])))
+        return last

@@ -1,0 +1,645 @@
+"""Record any PyTorch loop: `with strobe.record("runs/mine", model=model, optimizer=opt) as rec: ... rec.step(loss=loss)`."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import struct
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from strobe.core.errors import BadOption, StrobeError
+from strobe.core.prediction import Prediction, Verdict
+from strobe.core.reading import Reading
+from strobe.runs import directory, drive
+from strobe.runs.control import Command, Inbox
+from strobe.runs.directory import StrobeWarning
+from strobe.runs.journal import Journal, dumps
+from strobe.runs.levers import Levers
+from strobe.runs.schedule import NEVER, Schedule, keep, schedule
+from strobe.runs.snapshots import Snapshots, fingerprint
+from strobe.runs.state import capture, restore
+from strobe.runs.tree import flatten
+from strobe.runs.watch import Watch
+
+OnNan = Literal["record", "pause", "rewind", "stop"]
+FINGERPRINT_SHARE = 0.01  # of the loop's time
+
+
+def record(
+    path: str | Path, *, model: Any, optimizer: Any = None, scheduler: Any = None, scaler: Any = None, data: Any = None,
+    loss: Callable[[Any, Any], Any] | None = None, probe: Any = None,
+    snapshots: "int | list[int] | Schedule | Literal['log'] | None" = "log", every_seconds: float | None = 300.0,
+    most_snapshots: int = 64, resume: bool = False, on_nan: OnNan = "record",
+    entry: "tuple[Callable[..., Any], dict[str, Any]] | None" = None, about: Mapping[str, Any] | None = None, **objects: Any,
+) -> "Recorder":  # fmt: skip
+    """A recorder for one training run in the directory `path`; use it as a context manager.
+
+    Args:
+        model, optimizer, scheduler, scaler, data, **objects: whatever has a state: `state_dict`/`load_state_dict`, or a
+            random generator. All of it, with the Python, NumPy and torch random states, is one snapshot.
+        loss, probe: `loss(model, probe)` on held-out `probe`, for `rec.watch` and `run.at`.
+        snapshots: when to store the full state: "log", every n steps, a list of steps, a function, or None; and
+            `every_seconds` of wall time. At most `most_snapshots` are kept, thinned evenly on a log axis.
+        resume: go on from the newest good snapshot of the run that `path` already holds; a new run otherwise.
+        on_nan: what follows a loss that is not finite: "record" (and warn), "pause", "rewind" (to the last good
+            snapshot, as a branch, with half the learning rate; three times, then stop) or "stop".
+        entry: `(function, keyword arguments)` that runs this loop again, for replay and fork. By default the
+            script that is running, where there is one.
+        about: plain data to keep in run.json.
+
+    Raises `RunExists`, `RunBusy`, `NotARun`, `BadOption` before anything is written. After that no failure of
+    Strobe stops the training: it is said once, as a `StrobeWarning`, and noted in the journal.
+    """
+    named = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, "data": data, **objects}
+    named = {k: v for k, v in named.items() if v is not None}
+    if on_nan not in ("record", "pause", "rewind", "stop"):
+        raise BadOption(f"on_nan is 'record', 'pause', 'rewind' or 'stop', got {on_nan!r}")
+    if most_snapshots < 2:
+        raise BadOption(f"most_snapshots must be at least 2 (the first and the newest), got {most_snapshots}")
+    capture(named)  # an object without a state is refused here, before anything exists
+    return Recorder(
+        Path(path), named, loss=loss, probe=probe, due=schedule(snapshots), every_seconds=every_seconds or inf,
+        most=most_snapshots, resume=resume, on_nan=on_nan, entry=entry, about=dict(about or {}),
+    )  # fmt: skip
+
+
+class Recorder:
+    """Appends to one run directory. Made by `record`; `n` is the number of finished steps."""
+
+    def __init__(
+        self, path: Path, objects: dict[str, Any], *, loss: Any, probe: Any, due: Schedule, every_seconds: float, most: int,
+        resume: bool, on_nan: OnNan, entry: Any, about: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.path, self.objects, self.loss, self.probe = path, objects, loss, probe
+        self.n = 0
+        self.levers = Levers(objects)
+        self._snapshot_due, self._every_seconds, self._most = due, every_seconds, most
+        self._resume, self._on_nan, self._entry, self._about = resume, on_nan, entry, about
+        self._layouts: dict[tuple[str, ...], Callable[..., bytes]] = {}
+        self._watches: list[Watch] = []
+        self._script: dict[int, list[dict[str, Any]]] = {}
+        self._pinned: set[int] = set()
+        self._rewinds = 0
+        self._print_due, self._print_cost, self._print_names = 1, 0.0, ""
+        self._due = NEVER
+        self._said: set[str] = set()
+        self._looped = self._terminated = self._stopping = False
+        self._inbox: Inbox | None = None
+        self._drive: drive.Drive | None = None
+        self._undo = contextlib.ExitStack()
+        self._pid = os.getpid()
+        self._open = False
+
+    # ---------------------------------------------------------------- opening and closing
+
+    def __enter__(self) -> "Recorder":
+        return self.start()
+
+    def start(self) -> "Recorder":
+        """Open the run (what `with` does)."""
+        self._drive = drive.current()
+        if self._drive and self._drive.mode == "replay":
+            self._start_driven(self._drive)
+        else:
+            self._start_writing()
+        self._open = True
+        return self
+
+    def _start_driven(self, d: drive.Drive) -> None:
+        from strobe.runs.replay import Mute
+
+        if d.recorder is not None or not directory.same(self.path, d.path):
+            self._journal: Any = Mute()  # another run of the same script: it must run, and leave no file
+            self._counter: Any = [0]
+            return
+        assert d.witness is not None
+        d.recorder, self._journal, self._counter = self, d.witness, [0]
+        restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
+        self.n, self._script = d.start, d.script
+        self.levers.install(d.edits, self._undo, functions=d.functions, only_sites=True)
+        self._due = min(d.stop if d.stop is not None else NEVER, d.witness.next_after(self.n), self._scripted())
+        if d.stop == self.n:
+            raise drive.ReachedStep
+
+    def _start_writing(self) -> None:
+        d = (
+            self._drive
+            if self._drive and directory.same(self.path, self._drive.path) and not self._drive.recorder
+            else None
+        )
+        self._drive = d
+        path = d.out if d else self.path
+        assert path is not None
+        self.path = path
+        self._lock = directory.claim(path, resume=self._resume and d is None)
+        try:
+            self._store = Snapshots(path)
+            resumed = None if d is not None else self._resume_from() if self._resume else None
+            fresh = resumed is None
+            if d is not None:
+                restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
+                self.n, d.recorder = d.start, self
+            if fresh:
+                edits = d.edits if d else []
+                directory.create(
+                    path, entry=self._entry, objects=self.objects, start=self.n, parent=d.parent if d else None,
+                    edits=edits, about=self._about, loop_path=str((d.path if d else path).resolve()),
+                )  # fmt: skip
+            self._open_journal(resumed)
+            self._inbox = Inbox(path)
+            self._counter = self._inbox.counter
+            if d is not None:
+                self._apply_edits(d)
+            elif not fresh:
+                self.levers.install(directory.describe(path).get("edits", []), self._undo, only_sites=True)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._began = self._last_saved = time.monotonic()
+        self._started_at = self.n
+        if d is not None:
+            self._script = d.script
+        if fresh:
+            self._guard("snapshot", self._save)
+        self._set_due()
+        self._syncer = _Syncer(self._journal)
+        self._old_handler = _on_sigterm(self._terminate)
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def _open_journal(self, resumed: int | None) -> None:
+        self._journal = directory.new_journal(self.path, resumed=resumed)
+        self._layouts.clear()
+        self._print_names = ""
+
+    def _resume_from(self) -> int | None:
+        """Restore the newest snapshot that is whole; None where the run never stored one."""
+        for step in reversed(self._store.steps()):
+            try:
+                state, _ = self._store.load(step)
+            except StrobeError as e:
+                self._say(f"step {step}", f"{e}; trying the snapshot before it")
+                continue
+            restore(self.objects, state, where=f"step {step} of {self.path}")
+            self.n = step
+            return step
+        if directory.exists(self.path):
+            raise StrobeError(f"{self.path} holds no whole snapshot to resume from; strobe doctor {self.path} says why")
+        return None
+
+    def _apply_edits(self, d: drive.Drive) -> None:
+        applied = self.levers.install(d.edits, self._undo, functions=d.functions)
+        for edit in applied:
+            self.event("edit", author="fork", **edit)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self.close(error)
+        return isinstance(error, drive.StopTraining)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the recording: a last snapshot where the loop ended well, a note of how it ended."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        self._open = False
+        self._undo.close()
+        if isinstance(self._store if hasattr(self, "_store") else None, Snapshots):
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        ended = error is None or isinstance(error, drive.StopTraining | drive.ReachedStep)
+        if ended and self.n not in self._store.steps():
+            self._guard("last snapshot", self._save)
+        why = {} if ended else {"error": f"{type(error).__name__}: {error}"}
+        self.event("finished" if ended else "interrupted", **why)
+        self._syncer.stop()
+        if self._journal.waiting and not self._journal.drain():
+            self._say("close", f"{len(self._journal.waiting)} records could not be written: {self._journal.error}")
+        self._journal.close()
+        if self._inbox:
+            self._counter = [0]
+            self._inbox.close()
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
+        self._lock.release()
+
+    # ---------------------------------------------------------------- one step
+
+    def step(self, loss: Any = None, *, example_loss: tuple[Any, Any] | None = None, **scalars: Any) -> None:
+        """Say that one training step is finished, with any scalars (numbers or 0-d tensors).
+
+        `example_loss=(ids, losses)`: per-example losses of this step's batch, kept compactly.
+        """
+        self.n = n = self.n + 1
+        if loss is not None:
+            scalars["loss"] = loss = loss.item() if hasattr(loss, "item") else loss
+        if scalars:
+            names = tuple(scalars)
+            try:
+                self._journal.append(
+                    (self._layouts.get(names) or self._layout(names))(n, time.time(), *scalars.values())
+                )
+            except Exception as e:  # never stops training
+                self._cannot_record(n, scalars, e)
+        if example_loss is not None:
+            self._guard("example_loss", partial(self._examples, *example_loss))
+        if n >= self._due or self._inbox is not None and self._counter[0] != self._inbox.seen or loss != loss or (
+            loss is not None and not -inf < loss < inf
+        ):  # fmt: skip
+            self._slow(n, loss)
+
+    def _layout(self, names: tuple[str, ...]) -> Callable[..., bytes]:
+        number = len(self._layouts)
+        self._journal.json({"kind": "define", "layout": number, "names": list(names)})
+        pack = struct.Struct(f"<BHQd{len(names)}d").pack
+        layout = partial(pack, 2, number)
+        self._layouts[names] = layout
+        return layout
+
+    def _cannot_record(self, n: int, scalars: dict[str, Any], error: Exception) -> None:
+        good = {k: v for k, v in scalars.items() if _is_number(v)}
+        for k in set(scalars) - set(good):
+            v = scalars[k]
+            what = f"a tensor of shape {tuple(v.shape)}" if hasattr(v, "shape") else f"a {type(v).__name__}"
+            self._say(f"scalar {k}", f"step {n}: {k} is {what}, not one number, and is not recorded")
+        if len(good) == len(scalars):
+            self._say("journal", f"step {n} is not recorded: {error}")
+        elif good:
+            self._journal.append(self._layout(tuple(good))(n, time.time(), *map(float, good.values())))
+
+    def _slow(self, n: int, loss: Any) -> None:
+        """Everything that is not due at every step; control flow leaves it, failures do not."""
+        if self._terminated:
+            self._interrupt()
+        if isinstance(self._journal, Journal):
+            if self._journal.error:
+                self._say("disk", f"step {n}: the journal cannot be written ({self._journal.error.strerror}); training goes "
+                          "on, records wait in memory")  # fmt: skip
+            if loss is not None and not -inf < loss < inf:
+                self._not_finite(n, loss)
+            for command in self._script.get(n, []):
+                self._guard("inherited command", partial(self._apply, command, "parent"))
+            self._guard("commands", self._commands)
+            self._guard("watches", self._measure)
+            self._guard("fingerprint", self._print)
+            if n >= self._next_snapshot or time.monotonic() - self._last_saved > self._every_seconds:
+                self._guard("snapshot", self._save)
+            self._set_due()
+            if self._drive and self._drive.stop is not None and n >= self._drive.stop:
+                raise drive.ReachedStep
+        elif self._drive and self._drive.recorder is self and self._drive.witness:
+            for command in self._script.get(n, []):
+                self.levers.apply(command)
+            self._drive.witness.visit(n, self)
+            stop = self._drive.stop if self._drive.stop is not None else NEVER
+            if n >= stop:
+                raise drive.ReachedStep
+            self._due = min(stop, self._drive.witness.next_after(n), self._scripted())
+        if self._stopping:
+            raise drive.StopTraining
+
+    def _scripted(self) -> int:
+        return min((s for s in self._script if s > self.n), default=NEVER)
+
+    def _set_due(self) -> None:
+        n = self.n
+        self._next_snapshot = self._snapshot_due(n)
+        waiting = self._inbox.next_due() if self._inbox else None
+        stop = self._drive.stop if self._drive and self._drive.stop is not None else NEVER
+        watches = min((w.due(n) for w in self._watches), default=NEVER)
+        pace = (time.monotonic() - self._began) / max(n - self._started_at, 1)
+        clock = n + max(1, int(min(self._every_seconds, 1e9) / max(pace, 1e-6) / 16))
+        self._due = min(
+            self._next_snapshot, watches, self._print_due, stop, clock, self._scripted(), max(waiting or NEVER, n + 1)
+        )
+        if self._terminated or getattr(self._journal, "error", None):
+            self._due = n + 1
+
+    # ---------------------------------------------------------------- what is due now and then
+
+    def _save(self) -> None:
+        self._store.save(self.n, capture(self.objects))
+        self._last_saved = time.monotonic()
+        stored = self._store.steps()
+        for step in set(stored) - keep(stored, most=self._most, pinned=self._pinned):
+            self._store.drop(step)
+        self.event("snapshot")
+
+    def _measure(self) -> None:
+        for w in self._watches:
+            if w.last < self.n >= w.next_step:
+                w.next_step = w.schedule(self.n)
+                self._guard(f"watch {w.name}", partial(self._measure_one, w))
+
+    def _measure_one(self, w: Watch) -> None:
+        began = time.monotonic()
+        reading = w.measure(self.snapshot())
+        self.reading(w.name, reading, seconds=round(time.monotonic() - began, 6), **w.origin())
+
+    def _print(self) -> None:
+        """Fingerprint every tensor of the state, as often as `FINGERPRINT_SHARE` of the loop's time allows."""
+        if self.n < self._print_due:
+            return
+        began = time.monotonic()
+        _, tensors = flatten(capture(self.objects), "")
+        names = ",".join(tensors)
+        if names != self._print_names:
+            self._print_names = names
+            self._journal.json({"kind": "tensors", "names": list(tensors)})
+        prints = np.array([fingerprint(t) for t in tensors.values()], dtype=np.uint64)
+        self._journal.array({"kind": "fingerprint", "step": self.n}, prints)
+        now = time.monotonic()
+        self._print_cost += now - began
+        pace = (now - self._began) / max(self.n - self._started_at, 1)
+        behind = self._print_cost / FINGERPRINT_SHARE - (now - self._began)
+        self._print_due = self.n + max(1, int(behind / max(pace, 1e-6)) + 1)
+
+    def _examples(self, ids: Any, losses: Any) -> None:
+        ids = np.asarray(ids.tolist() if hasattr(ids, "tolist") else ids)
+        losses = np.asarray(losses.detach().cpu().float() if hasattr(losses, "detach") else losses, dtype=np.float32)
+        if ids.ndim != 1 or ids.shape != losses.shape or ids.dtype.kind not in "iu":
+            raise BadOption(
+                f"example_loss takes integer ids and losses of one length, got {ids.shape} and {losses.shape}"
+            )
+        small = np.uint32 if len(ids) and 0 <= ids.min() and ids.max() < 2**32 else np.int64
+        self._journal.array({"kind": "examples", "step": self.n}, ids.astype(small), losses)
+
+    def _not_finite(self, n: int, loss: float) -> None:
+        good = [s for s in self._store.steps() if s < n]
+        if "nan" not in self._said:
+            self._pinned.update(good[-1:])
+        self.event("nonfinite", loss=loss, last_good=good[-1] if good else None, rule=self._on_nan)
+        said = f"the loss is {loss} at step {n}; the last good snapshot is step {good[-1] if good else 'none'}"
+        self._say("nan", f"{said}; rule: {self._on_nan}")
+        if self._on_nan == "pause":
+            self._wait(Command("pause", author="rule on_nan"))
+        elif self._on_nan == "stop":
+            self._stopping = True
+        elif self._on_nan == "rewind":
+            self._rewinds += 1
+            if self._rewinds > 3 or not good or not self._looped:
+                self._stopping = True
+                return
+            self._branch(good[-1], author="rule on_nan", why=said)
+            if "lr" in self.levers.names():
+                self._apply({"act": "set", "name": "lr", "value": self.levers.get("lr") * 0.5}, "rule on_nan")
+
+    # ---------------------------------------------------------------- live control
+
+    def control(self, name: str, get: Callable[[], float], set: Callable[[float], None], *,
+                min: float = -inf, max: float = inf, unit: str = "") -> None:  # fmt: skip
+        """Declare a control that `strobe set RUN name=value` may change while the run lives."""
+        self.levers.declare(name, get, set, low=min, high=max, unit=unit)
+        self.event("control", name=name, low=min, high=max, unit=unit)
+
+    def _commands(self) -> None:
+        if self._inbox is None or not (self._inbox.changed() or (self._inbox.next_due() or NEVER) <= self.n):
+            return
+        for command in self._inbox.fetch(self.n):
+            self._obey(command)
+
+    def _obey(self, c: Command) -> None:
+        from strobe.runs.control import expired
+
+        try:
+            if expired(c):
+                raise BadOption("expired before the loop reached a step boundary")
+            if c.act == "pause":
+                return self._wait(c)
+            if c.act == "stop":
+                self._stopping = True
+            elif c.act == "snapshot":
+                self._save()
+            elif c.act == "rewind":
+                self._branch(int(c.args["step"]), author=c.author, why=f"command {c.id}")
+            elif c.act == "set":
+                self._apply({"act": "set", **c.args}, c.author)
+            elif c.act == "resume":
+                raise BadOption("the run is not paused")
+            self._answer(c, "applied")
+        except (StrobeError, KeyError, TypeError, ValueError) as e:
+            self._answer(c, "refused", reason=f"{e}")
+
+    def _apply(self, command: dict[str, Any], author: str) -> None:
+        before = self.levers.get(command["name"])
+        self.levers.apply(command)
+        if (
+            self.n in self._store.steps()
+        ):  # a snapshot taken before the command, at this very step, is no longer the state
+            self._store.drop(self.n)
+            self._next_snapshot = self.n
+        self.event("applied", author=author, before=before, **command)
+
+    def _answer(self, c: Command, outcome: str, **why: Any) -> None:
+        self.event("command", id=c.id, act=c.act, author=c.author, outcome=outcome, args=c.args, **why)
+        self._journal.sync()
+
+    def _wait(self, c: Command) -> None:
+        """Paused: stand at this step boundary, obeying commands, until resume or stop."""
+        assert self._inbox is not None
+        self._answer(c, "applied")
+        while True:
+            for command in self._inbox.fetch(self.n):
+                if command.act == "resume":
+                    return self._answer(command, "applied")
+                if command.act == "pause":
+                    self._answer(command, "refused", reason="the run is paused already")
+                    continue
+                self._obey(command)
+                if self._stopping or command.act == "rewind":
+                    return
+            if self._terminated:
+                self._interrupt()
+            time.sleep(0.02)
+
+    def _branch(self, step: int, *, author: str, why: str) -> None:
+        """Go back to a stored step and write on as a new run; what was recorded stays as it is."""
+        if not self._looped:
+            raise BadOption(
+                "this loop draws its own batches, so its data cannot go back: loop with `for step in rec.steps(N)`"
+            )
+        stored = [s for s in self._store.steps() if s <= self.n]
+        if step not in stored:
+            near = max((s for s in stored if s <= step), default=None)
+            raise BadOption(f"step {step} is not stored; the nearest stored step before it is {near}")
+        state, _ = self._store.load(step)
+        path = directory.free_name(self.path)
+        old = directory.describe(self.path)
+        self.event("rewound", to=step, branch=path.name, author=author, why=why)
+        self._journal.close()
+        lock = directory.claim(path, resume=False)
+        restore(self.objects, state, where=f"step {step} of {self.path}")
+        directory.create(
+            path, entry=old.get("entry"), objects=self.objects, start=step, edits=old.get("edits", []), about=old["about"],
+            parent={"run": str(self.path.resolve()), "id": old["id"], "step": step}, loop_path=old["loop_path"],
+        )  # fmt: skip
+        self._lock.release()
+        self.path, self._lock, self.n, self._store = path, lock, step, Snapshots(path)
+        self._open_journal(None)
+        self._syncer.journal = self._journal
+        assert self._inbox is not None
+        self._inbox.close()
+        self._inbox = Inbox(path)
+        self._counter = self._inbox.counter
+        self.event("cursor", by="step")
+        for w in self._watches:
+            w.next_step = w.schedule(step)
+        self._print_due = step + 1
+        self._save()
+
+    def _terminate(self) -> None:
+        self._terminated = True
+        self._due = self.n + 1
+
+    def _interrupt(self) -> None:
+        """SIGTERM: store the state, say so, then let the signal do what it does."""
+        self._guard("snapshot", self._save)
+        self.event("interrupted", error="SIGTERM")
+        self._journal.sync()
+        signal.signal(signal.SIGTERM, self._old_handler if self._old_handler is not None else signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _in_child(self) -> None:
+        """A forked worker is not the writer: it keeps no lock and writes nothing."""
+        if self._open:
+            self._open = False
+            self._lock.release()
+
+    # ---------------------------------------------------------------- what a user may call at any time
+
+    def steps(self, total: int) -> Iterator[int]:
+        """0-based indices of the steps still to do, up to `total`: says that the data are a function of the step.
+
+        This is what makes a loop resumable, rewindable and replayable from any snapshot.
+        """
+        self._looped = True
+        self.event("cursor", by="step")
+        while self.n < total:
+            before = self.n
+            yield before
+            if self.n == before:
+                raise BadOption("rec.steps goes on only after rec.step(...): call it once per iteration")
+
+    def snapshot(self) -> Any:
+        """The state as it is now, as a `Snapshot` on the loss and probe handed to `record`."""
+        from strobe.core.snapshot import Snapshot
+
+        if self.loss is None:
+            raise BadOption("measuring needs record(..., loss=fn, probe=held_out_data)")
+        return Snapshot(self.objects["model"], self.loss, self.probe, self.n)
+
+    def watch(
+        self, observable: Callable[..., Reading], *, every: Any = "log", name: str | None = None, **options: Any
+    ) -> None:
+        """Measure `observable(snapshot, **options)` at step 0 and then on a schedule; failures are events, not errors."""
+        w = Watch(observable, schedule(every), name, options)
+        w.next_step = w.schedule(self.n)
+        self._watches.append(w)
+        if isinstance(self._journal, Journal):
+            self.snapshot()  # a watch without a loss is a mistake of the user's: said here
+            if self.n == self._started_at:
+                self._guard(f"watch {w.name}", partial(self._measure_one, w))
+            self._set_due()
+
+    def event(self, type: str, **facts: Any) -> None:
+        """Append an event at the present step."""
+        self._guard(
+            "event",
+            lambda: self._journal.json({"kind": "event", "type": type, "step": self.n, "time": time.time(), **facts}),
+        )
+
+    def reading(self, name: str, reading: Reading, **facts: Any) -> Reading:
+        """Append a measured number under `name` at the present step; returns it."""
+        self._journal.json(
+            {"kind": "reading", "name": name, "step": self.n, "time": time.time(), **asdict(reading), **facts}
+        )
+        return reading
+
+    def seal(self, prediction: Prediction) -> Prediction:
+        """Write a prediction down, hashed and timed, before its measurement; returns it with its seal."""
+        body = {k: v for k, v in asdict(prediction).items() if k != "seal"}
+        sealed = replace(prediction, seal=seal_of(body, self.n))
+        self.event("prediction", prediction=body, seal=sealed.seal)
+        self._journal.sync()
+        return sealed
+
+    def verdict(self, verdict: Verdict) -> Verdict:
+        """Append a verdict; raises `Unsealed` unless its prediction was sealed."""
+        from strobe.core.report import Report
+
+        Report("", [verdict])
+        self.event("verdict", **asdict(verdict))
+        return verdict
+
+    # ---------------------------------------------------------------- failures
+
+    def _guard(self, what: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as e:
+            reason = (
+                f"{e.strerror}: {e.filename}" if isinstance(e, OSError) and e.strerror else f"{e}" or type(e).__name__
+            )
+            self._say(what, f"step {self.n}: {what} failed ({type(e).__name__}: {reason}); training goes on")
+
+    def _say(self, what: str, text: str) -> None:
+        """Once per kind of failure: a warning for the person, an event for the record."""
+        if what in self._said:
+            return
+        self._said.add(what)
+        with contextlib.suppress(Exception):
+            self._journal.json(
+                {"kind": "event", "type": "error", "step": self.n, "time": time.time(), "what": what, "text": text}
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", StrobeWarning)
+            warnings.warn(f"strobe: {text}", StrobeWarning, stacklevel=4)
+
+
+class _Syncer(threading.Thread):
+    """Syncs the journal about once a second, so that a power loss takes at most that."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(daemon=True, name="strobe-sync")
+        self.journal, self._stop_now = journal, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._stop_now.wait(1.0):
+            with contextlib.suppress(OSError, ValueError):
+                self.journal.sync()
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join(timeout=10)
+
+
+def seal_of(body: Mapping[str, Any], step: int) -> str:
+    """sha256 of a prediction's content and the step at which it was made."""
+    return hashlib.sha256(dumps([body, step])).hexdigest()[:24]
+
+
+def _is_number(v: Any) -> bool:
+    try:
+        float(v)
+    except Exception:
+        return False
+    return True
+
+
+def _on_sigterm(terminate: Callable[[], None]) -> Any:
+    """Chain onto the default SIGTERM (main thread only); returns the handler to put back, or None."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return None
+    return signal.signal(signal.SIGTERM, lambda *_: terminate())
+
+
+__all__ = ["OnNan", "Recorder", "record"]

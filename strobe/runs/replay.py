@@ -1,0 +1,301 @@
+"""Run a recorded loop again: to any step, against the record, or away from it as a branch."""
+
+import contextlib
+import copy
+import os
+import runpy
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from strobe.core.catalogue import load
+from strobe.core.errors import BadOption, CannotReplay, NotReproduced, StrobeError
+from strobe.runs import directory
+from strobe.runs.drive import Drive, ReachedStep, driving
+from strobe.runs.journal import SCALARS
+from strobe.runs.levers import parse_edit
+from strobe.runs.provenance import changed_source, changed_surroundings
+from strobe.runs.schedule import NEVER
+from strobe.runs.snapshots import fingerprint
+from strobe.runs.state import capture, differences
+from strobe.runs.tree import flatten
+
+if TYPE_CHECKING:
+    from strobe.runs.recorder import Recorder
+    from strobe.runs.run import Run
+
+
+@dataclass
+class Replay:
+    """What a replay found. `ok` means: every bit that the run kept as evidence on the way was met again."""
+
+    run: "Run"
+    start: int
+    to: int
+    recorder: "Recorder"
+    checked: dict[str, int] = field(default_factory=lambda: {"scalars": 0, "fingerprints": 0, "tensors": 0})
+    first: str = ""
+    differences: list[str] = field(default_factory=list)
+    surroundings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Bit-equal, as far as there is evidence."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        seen = ", ".join(f"{v} {k}" for k, v in self.checked.items())
+        head = f"{self.run.name}: replayed steps {self.start} to {self.to}; compared {seen}"
+        if self.ok:
+            return f"{head}: every bit equal" + "".join(f"\n  note: {s}" for s in self.surroundings)
+        because = "".join(f"\n  it may be because of {s}" for s in self.surroundings) or (
+            "\n  surroundings and source are as recorded, so the loop itself is not deterministic "
+            "(unseeded randomness, data that change, threads that race)"
+        )
+        return (
+            f"{head}: NOT equal. First difference: {self.first}"
+            + "".join(f"\n  {d}" for d in self.differences[:12])
+            + because
+        )
+
+
+class Mute:
+    """Stands for the journal of a run that a driven script opens besides the one that is replayed."""
+
+    waiting: tuple[()] = ()
+    error = None
+
+    def append(self, payload: bytes) -> None:
+        """Forget."""
+
+    def json(self, record: dict[str, Any]) -> None:
+        """Forget."""
+
+    def array(self, header: dict[str, Any], *arrays: np.ndarray) -> None:
+        """Forget."""
+
+    def sync(self) -> None:
+        """Nothing to sync."""
+
+
+class Witness(Mute):
+    """Stands for the journal during a replay: compares what the loop records with what it recorded then."""
+
+    def __init__(self, run: "Run", start: int, stop: int, *, verify: bool) -> None:
+        self.run, self.verify = run, verify
+        self.layouts: dict[int, list[str]] = {}
+        self.checked = {"scalars": 0, "fingerprints": 0, "tensors": 0}
+        self.found: list[tuple[int, str]] = []
+        self._then: dict[str, dict[int, bytes]] = {}
+        inside = range(start + 1, stop + 1)
+        index = run.index
+        self._stored = [s for s in run.stored() if s in inside] if verify else []
+        self._prints = (
+            {s: (a[0], names) for s, a, names in index.arrays("fingerprint") if s in inside} if verify else {}
+        )
+        self.evidence = sorted({*self._stored, *self._prints})
+
+    def json(self, record: dict[str, Any]) -> None:
+        """Learn a layout; everything else is forgotten."""
+        if record.get("kind") == "define" and self.verify:
+            self.layouts[record["layout"]] = record["names"]
+            for name in record["names"]:
+                steps, values, _, _ = self.run.index.series(name)
+                self._then[name] = dict(zip(steps.tolist(), (struct.pack("<d", v) for v in values), strict=True))
+
+    def append(self, payload: bytes) -> None:
+        """Compare one step's scalars, bit by bit."""
+        if not self.verify or payload[0] != SCALARS:
+            return
+        layout, step = struct.unpack_from("<HQ", payload, 1)
+        for i, name in enumerate(self.layouts[layout]):
+            now, then = payload[19 + 8 * i : 27 + 8 * i], self._then[name].get(step)
+            if then is not None:
+                self.checked["scalars"] += 1
+                if now != then:
+                    a, b = struct.unpack("<d", then)[0], struct.unpack("<d", now)[0]
+                    self.found.append((step, f"step {step}: {name} was {a!r}, is now {b!r}"))
+
+    def next_after(self, n: int) -> int:
+        """The next step with stored evidence."""
+        return next((s for s in self.evidence if s > n), NEVER)
+
+    def visit(self, n: int, recorder: "Recorder") -> None:
+        """Compare the state at step n with the snapshot or the fingerprints taken there."""
+        if n not in self._stored and n not in self._prints:
+            return
+        now = capture(recorder.objects)
+        if n in self._prints:
+            prints, names = self._prints[n]
+            _, tensors = flatten(now, "")
+            for name, then in zip(names, prints.tolist(), strict=True):
+                self.checked["fingerprints"] += 1
+                if name not in tensors or fingerprint(tensors[name]) != then:
+                    self.found.append((n, f"step {n}: tensor {name.lstrip('.')} differs"))
+        if n in self._stored:
+            then_state, _ = self.run.snapshots.load(n)
+            self.checked["tensors"] += len(flatten(then_state, "")[1])
+            self.found += [(n, f"step {n}: {d}") for d in differences(then_state, now)]
+
+
+def replay(run: "Run", to: int, *, verify: bool = False, progress: Callable[[int, int], None] | None = None) -> Replay:
+    """Run the loop again to step `to`, from the nearest stored state before it.
+
+    With `verify`, starts strictly before `to` where it can, goes on to the next stored evidence at or after `to`, and
+    compares every recorded scalar, fingerprint and stored tensor on the way. Raises `CannotReplay` or `StepNotFound`.
+    """
+    run.check_step(to)
+    starts = (
+        [s for s in run.stored() if s <= to] if run.cursor != "none" else [s for s in run.stored() if s == run.start]
+    )
+    if run.cursor == "none" and run.start != 0:
+        starts = []
+    if to in run.stored() and not verify:
+        starts = [to]
+    if verify and len(starts) > 1 and starts[-1] == to:
+        starts = starts[:-1]
+    if not starts:
+        raise CannotReplay(
+            f"{run.name}: no stored state to start from before step {to}"
+            + (
+                "; its loop draws its own batches, so it can only be replayed from step 0"
+                if run.cursor == "none"
+                else ""
+            )
+        )
+    start = starts[-1]
+    witness = Witness(run, start, run.last, verify=verify)
+    stop = to
+    if verify:
+        stop = next((s for s in witness.evidence if s >= to), to)
+    state, _ = run.snapshots.load(start)
+    drive = Drive("replay", _named(run), start, stop, state, _script(run, start), run.facts["edits"], witness=witness)
+    with _threads(run), driving(drive):
+        _go(run, drive, {})
+    if drive.recorder is None:
+        raise CannotReplay(f"{run.name}: its entry ran, but opened no recorder at {_named(run)}")
+    if drive.recorder.n < stop:
+        raise NotReproduced(
+            f"{run.name}: the loop ended at step {drive.recorder.n}, before step {stop}, which the run reached"
+        )
+    found = sorted(witness.found)
+    surroundings = [*changed_surroundings(run.facts["surroundings"]), *changed_source(run.path, run.facts["source"])]
+    return Replay(
+        run,
+        start,
+        stop,
+        drive.recorder,
+        witness.checked,
+        found[0][1] if found else "",
+        [f for _, f in found],
+        surroundings,
+    )
+
+
+def state_at(run: "Run", step: int) -> dict[str, Any]:
+    """The full state at a step the run reaches."""
+    if step in run.stored():
+        return run.snapshots.load(step)[0]
+    return copy.deepcopy(capture(replay(run, step).recorder.objects))
+
+
+def fork(
+    run: "Run", step: int, edits: list[Any], *, until: int | None, out: Path | None, options: dict[str, Any]
+) -> "Run":
+    """What `Run.fork` does."""
+    from strobe.runs.run import Run
+
+    functions: dict[int, Any] = {}
+    plain = [parse_edit(e, functions) for e in edits]
+    if run.cursor == "none" and step != 0:
+        raise CannotReplay(
+            f"{run.name}: its loop draws its own batches, so a branch can only start at step 0; "
+            "loop with `for step in rec.steps(N)`, or hand over data= with a state"
+        )
+    out = out or directory.free_name(run.path)
+    parent = {"run": str(run.path.resolve()), "id": run.facts["id"], "step": step}
+    inherited = [e for e in run.facts["edits"] if e["act"] == "site"]
+    drive = Drive(
+        "fork",
+        _named(run),
+        step,
+        until,
+        state_at(run, step),
+        _script(run, step),
+        [*inherited, *plain],
+        functions,
+        out,
+        parent,
+    )
+    with _threads(run), driving(drive):
+        _go(run, drive, options)
+    if drive.recorder is None:
+        raise CannotReplay(f"{run.name}: its entry ran, but opened no recorder at {_named(run)}")
+    return Run(out)
+
+
+def _named(run: "Run") -> Path:
+    """The path under which the loop opens its recorder: that of the trunk, for a branch."""
+    return Path(run.facts["loop_path"])
+
+
+def _script(run: "Run", start: int) -> dict[int, list[dict[str, Any]]]:
+    """The controls that were set live after `start`, by step."""
+    out: dict[int, list[dict[str, Any]]] = {}
+    for e in run.index.events("applied", superseded=False):
+        if e["step"] > start:
+            out.setdefault(e["step"], []).append({"act": "set", "name": e["name"], "value": e["value"]})
+    return out
+
+
+@contextlib.contextmanager
+def _threads(run: "Run") -> Iterator[None]:
+    """As many torch threads as the run had."""
+    import torch
+
+    now = torch.get_num_threads()
+    torch.set_num_threads(int(run.facts["surroundings"].get("threads", now)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
+
+
+def _go(run: "Run", drive: Drive, options: dict[str, Any]) -> None:
+    entry = run.facts["entry"]
+    if not entry:
+        raise CannotReplay(
+            f"{run.name} does not say how to run its loop again (it was recorded from a notebook or a test). Record with "
+            "entry=(function, kwargs), or use run.at(step, model=..., loss=..., probe=...) at a stored step"
+        )
+    with contextlib.suppress(ReachedStep):
+        if "function" in entry:
+            load(entry["function"])(**{**entry["kwargs"], **options})
+        elif options:
+            raise BadOption(f"{run.name} was recorded by a script: options= needs an entry function")
+        else:
+            _run_script(entry)
+
+
+def _run_script(entry: dict[str, Any]) -> None:
+    script = Path(entry["script"])
+    if not script.exists():
+        raise CannotReplay(f"the script {script} is gone; its text is in the run's source/, put it back to replay")
+    argv, path, cwd = sys.argv, sys.path[:], Path.cwd()
+    sys.argv = [str(script), *entry["argv"]]
+    sys.path.insert(0, str(script.parent))
+    try:
+        os.chdir(entry["cwd"])
+        runpy.run_path(str(script), run_name="__main__")
+    except FileNotFoundError as e:
+        raise CannotReplay(f"cannot run {script} again: {e}") from e
+    except StrobeError:
+        raise
+    finally:
+        sys.argv, sys.path[:] = argv, path
+        os.chdir(cwd)

@@ -1,0 +1,255 @@
+"""Read a run directory: its series, events, snapshots and lineage; reopen any step; fork."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from strobe.core.errors import BadOption, CannotReplay, NameNotFound, RunNotFound, StepNotFound, near
+from strobe.runs import directory
+from strobe.runs.index import Index
+from strobe.runs.snapshots import Snapshots, brief
+
+if TYPE_CHECKING:
+    from strobe.core.snapshot import Snapshot
+
+
+class Series:
+    """One trace: steps, values, errs (0 where a value is exact), times."""
+
+    def __init__(self, name: str, steps: np.ndarray, values: np.ndarray, errs: np.ndarray, times: np.ndarray) -> None:
+        self.name, self.steps, self.values, self.errs, self.times = name, steps, values, errs, times
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def at(self, step: int) -> float:
+        """The value at a step. Raises `StepNotFound`."""
+        hit = np.flatnonzero(self.steps == step)
+        if not len(hit):
+            raise StepNotFound(
+                f"{self.name} was not recorded at step {step}; it has steps {brief(self.steps.tolist())}"
+            )
+        return float(self.values[hit[-1]])
+
+
+class Run:
+    """A run directory, open for reading; it may be live. Made by `open_run`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.facts = directory.describe(self.path)
+        self.snapshots = Snapshots(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.last} steps)"
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def start(self) -> int:
+        """The step this run begins at: 0, or the fork step of a branch."""
+        return int(self.facts["start"])
+
+    @property
+    def last(self) -> int:
+        """The last recorded step."""
+        return max(self.index.last_step(), *self.stored()[-1:], self.start)
+
+    @property
+    def live(self) -> bool:
+        """Is a process writing this run now?"""
+        return directory.live(self.path)
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.path)
+
+    @property
+    def index(self) -> Index:
+        """The index, up to date."""
+        self._index.refresh()
+        return self._index
+
+    @property
+    def status(self) -> str:
+        """running | paused | finished | interrupted, in one word (a killed writer leaves "interrupted")."""
+        ends = [e for e in self.index.events() if e["type"] in ("finished", "interrupted", "rewound", "command")]
+        if self.live:
+            acts = [e["act"] for e in ends if e["type"] == "command" and e["outcome"] == "applied"]
+            return (
+                "paused"
+                if acts and acts[-1] in ("pause", "snapshot", "set") and "pause" in _since_resume(acts)
+                else "running"
+            )
+        closed = [e["type"] for e in ends if e["type"] != "command"]
+        return {"finished": "finished", "rewound": "rewound"}.get(closed[-1] if closed else "", "interrupted")
+
+    # ---------------------------------------------------------------- numbers
+
+    def names(self) -> list[str]:
+        """The series there are."""
+        return self.index.names()
+
+    def series(self, name: str, *, lineage: bool = False) -> Series:
+        """A trace. `lineage=True` puts the ancestors' part, up to the fork step, in front. Raises `NameNotFound`."""
+        index = self.index
+        parts = index.series(name)
+        parent = self.parent if lineage else None
+        if parent is not None:
+            try:
+                before = parent.series(name, lineage=True)
+                keep = before.steps <= self.start
+                own = parts[0] > self.start
+                parts = tuple(
+                    np.concatenate([b[keep], p[own]])
+                    for b, p in zip((before.steps, before.values, before.errs, before.times), parts, strict=True)
+                )  # type: ignore[assignment]
+            except NameNotFound:
+                pass
+        if not len(parts[0]):
+            raise NameNotFound(f"{self.name} has no series {name!r}; {near(name, index.names())}")
+        return Series(name, *parts)
+
+    def events(self, type: str | None = None) -> list[dict[str, Any]]:
+        """Events in the order they were written."""
+        return self.index.events(type)
+
+    def readings(self, name: str) -> list[dict[str, Any]]:
+        """The full readings (arrays and `how` included) recorded under a name, by step."""
+        found = [e for e in self.index.events("reading", superseded=False) if e["name"] == name]
+        if not found:
+            names = {e["name"] for e in self.index.events("reading")}
+            raise NameNotFound(f"{self.name} has no reading {name!r}; {near(name, sorted(names))}")
+        return sorted(found, key=lambda e: e["step"])
+
+    def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per-example losses: (step, id, loss), one row per example and step."""
+        rows = self.index.arrays("examples")
+        if not rows:
+            raise NameNotFound(
+                f"{self.name} has no per-example losses: hand them over as rec.step(example_loss=(ids, losses))"
+            )
+        steps = np.concatenate([np.full(len(a[0]), s) for s, a, _ in rows])
+        return steps, np.concatenate([a[0] for _, a, _ in rows]), np.concatenate([a[1] for _, a, _ in rows])
+
+    # ---------------------------------------------------------------- lineage
+
+    @property
+    def parent(self) -> "Run | None":
+        """The run this one was forked from, if it can be found."""
+        p = self.facts["parent"]
+        if not p:
+            return None
+        for place in (self.path.parent / Path(p["run"]).name, Path(p["run"])):
+            if directory.exists(place) and directory.describe(place)["id"] == p["id"]:
+                return Run(place)
+        raise RunNotFound(f"the parent of {self.name}, {p['run']}, is not there; move it back beside this run")
+
+    def branches(self) -> list["Run"]:
+        """Runs beside this one that were forked from it."""
+        here = [Run(p) for p in sorted(self.path.resolve().parent.iterdir()) if directory.exists(p)]
+        return [r for r in here if (r.facts["parent"] or {}).get("id") == self.facts["id"]]
+
+    # ---------------------------------------------------------------- states
+
+    def stored(self) -> list[int]:
+        """The steps whose full state is stored."""
+        return self.snapshots.steps()
+
+    @property
+    def cursor(self) -> str:
+        """How the loop finds its data: "step" (`rec.steps`), "object" (a loader with a state), or "none"."""
+        if self.index.events("cursor"):
+            return "step"
+        return "object" if "data" in self.facts["objects"] else "none"
+
+    def check_step(self, step: int) -> None:
+        """Raise `StepNotFound` unless the run reaches this step."""
+        if not isinstance(step, int) or not self.start <= step <= self.last:
+            more = f"; earlier steps are in its parent {self.facts['parent']['run']}" if self.facts["parent"] else ""
+            raise StepNotFound(f"{self.name} has steps {self.start} to {self.last}, not {step}{more}")
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The full state at any step: loaded where it is stored, replayed where it is not."""
+        from strobe.runs.replay import state_at
+
+        self.check_step(step)
+        return state_at(self, step)
+
+    def at(self, step: int, *, model: Any = None, loss: Any = None, probe: Any = None) -> "Snapshot":
+        """The run at any step, as a `Snapshot`: from the nearest stored state before it, replaying the rest.
+
+        Args: `model` to load into (its parameters are overwritten), with `loss` and `probe`, for a run whose loop
+        Strobe cannot run again. Raises `StepNotFound`, `StateMismatch`, `CannotReplay`.
+        """
+        self.check_step(step)
+        if model is None:
+            return next(iter(self.walk([step])))
+        from strobe.core.snapshot import Snapshot
+        from strobe.runs.state import check_shapes
+
+        stored = self.state(step)["objects"]["model"]["state"]
+        check_shapes("model", model, stored, f"step {step} of {self.path}")
+        model.load_state_dict(stored)
+        return Snapshot(model, loss, probe, step)
+
+    def walk(self, steps: Iterable[int]) -> Iterator["Snapshot"]:
+        """Snapshots at these steps in one set of objects: each is valid until the next is asked for."""
+        from strobe.core.snapshot import Snapshot
+        from strobe.runs.replay import replay
+        from strobe.runs.state import restore
+
+        live: Any = None
+        for step in sorted(steps):
+            self.check_step(step)
+            if live is not None and step in self.stored():
+                restore(live.objects, self.snapshots.load(step)[0], where=f"step {step} of {self.path}")
+            else:
+                live = replay(self, step).recorder
+                if live.loss is None:
+                    raise CannotReplay(
+                        f"{self.name} was recorded without loss= and probe=; call run.at(step, model=..., loss=...)"
+                    )
+            yield Snapshot(live.objects["model"], live.loss, live.probe, step)
+
+    def fork(
+        self, step: int, edits: Iterable[Any] = (), *, until: int | None = None, out: str | Path | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> "Run":  # fmt: skip
+        """Run the loop again from `step` with `edits`, as a new run; this one is not touched.
+
+        Args:
+            edits: "lr=1e-4", "ablate=blocks.1.attn.z@1[3]", (site, function), or a function of the parameters.
+            until: stop after this step; by default where the loop stops.
+            out: the branch's directory; by default NAME-b1, NAME-b2, ... beside this run.
+            options: other keyword arguments for the entry function (more steps, say).
+        """
+        from strobe.runs.replay import fork
+
+        self.check_step(step)
+        if until is not None and until < step:
+            raise BadOption(f"until={until} is before the fork step {step}")
+        return fork(self, step, list(edits), until=until, out=Path(out) if out else None, options=options or {})
+
+
+def _since_resume(acts: list[str]) -> list[str]:
+    back = [i for i, a in enumerate(acts) if a == "resume"]
+    return acts[back[-1] + 1 :] if back else acts
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory for reading. Raises `RunNotFound`, `NotARun` or `Damaged`."""
+    return Run(path)
+
+
+def runs_below(root: Path) -> list[Run]:
+    """Every run directory in `root` (itself, or directly below), newest first."""
+    places = [root] if directory.exists(root) else sorted(root.iterdir()) if root.is_dir() else []
+    found = [Run(p) for p in places if directory.exists(p)]
+    return sorted(found, key=lambda r: -r.facts["created"])
