@@ -34,7 +34,7 @@ def test_no_table_beats_the_plug_in_entropy_and_noise_earns_strong_smoothing() -
     table, held = ngrams(noise, 50), np.random.default_rng(1).integers(50, size=2000)
     assert table.strength >= 512
     assert cross_entropy(table.bigram, held).mean() == pytest.approx(np.log(50), abs=0.03)
-    assert plug_in_entropy(held, 50, order=2) < cross_entropy(table.bigram, held).mean() - 0.5  # 2500 pairs seen 2000 times
+    assert plug_in_entropy(held, 50, order=2) < cross_entropy(table.bigram, held).mean() - 0.5  # 2500 cells, 2000 pairs
     with pytest.raises(ValueError, match="at least two ids"):
         ngrams(np.array([3]), 50)
 
