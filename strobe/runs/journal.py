@@ -18,7 +18,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,7 @@ class Journal:
         self.error: OSError | None = None
         self._retry = 0.0
         self.dirty = False
+        self.on_error: Callable[[], None] = lambda: None
         self._write(MAGIC)
 
     def append(self, payload: bytes) -> None:
@@ -110,6 +111,7 @@ class Journal:
             os.ftruncate(self.fd, self.size)
         self._retry = time.monotonic() + 0.25
         self._hold(data)
+        self.on_error()
 
     def _hold(self, data: bytes) -> None:
         self.waiting.append(data)

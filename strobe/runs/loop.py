@@ -33,6 +33,7 @@ def train(
         "steps": steps,
         "seed": seed,
         "lr": lr,
+        "examples": examples,
     }
     about = {
         "system": system.name,
@@ -63,6 +64,8 @@ def train(
     return rec.path
 
 
-def again(*, system: str, knobs: dict[str, Any], out: str, steps: int, seed: int, lr: float, examples: bool = False) -> Path:
+def again(
+    *, system: str, knobs: dict[str, Any], out: str, steps: int, seed: int, lr: float, examples: bool = False
+) -> Path:
     """The entry of a recorded system: build it from its path and knobs, and run the same loop."""
     return train(load(system)(**knobs), out, steps=steps, seed=seed, lr=lr, examples=examples)

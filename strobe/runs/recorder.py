@@ -1,7 +1,6 @@
 """Record any PyTorch loop: `with strobe.record("runs/mine", model=model, optimizer=opt) as rec: ... rec.step(loss=loss)`."""
 
 import contextlib
-import hashlib
 import os
 import signal
 import struct
@@ -9,7 +8,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -18,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from strobe.core.errors import BadOption, StrobeError
-from strobe.core.prediction import Prediction, Verdict
 from strobe.core.reading import Reading
 from strobe.runs import directory, drive
 from strobe.runs.control import Command, Inbox
 from strobe.runs.directory import StrobeWarning
-from strobe.runs.journal import Journal, dumps
+from strobe.runs.journal import Journal
 from strobe.runs.levers import Levers
+from strobe.runs.notes import Notes
 from strobe.runs.schedule import NEVER, Schedule, keep, schedule
 from strobe.runs.snapshots import Snapshots, fingerprint
 from strobe.runs.state import capture, restore
@@ -73,7 +71,7 @@ def record(
     )  # fmt: skip
 
 
-class Recorder:
+class Recorder(Notes):
     """Appends to one run directory. Made by `record`; `n` is the number of finished steps."""
 
     def __init__(
@@ -95,6 +93,9 @@ class Recorder:
         self._said: set[str] = set()
         self._looped = self._terminated = self._stopping = False
         self._inbox: Inbox | None = None
+        self._counter: Any = [0]
+        self._seen = 0
+        self._journal: Any = None
         self._drive: drive.Drive | None = None
         self._undo = contextlib.ExitStack()
         self._pid = os.getpid()
@@ -119,8 +120,8 @@ class Recorder:
         from strobe.runs.replay import Mute
 
         if d.recorder is not None or not directory.same(self.path, d.path):
-            self._journal: Any = Mute()  # another run of the same script: it must run, and leave no file
-            self._counter: Any = [0]
+            self._journal = Mute()  # another run of the same script: it must run, and leave no file
+            self._counter = [0]
             return
         assert d.witness is not None
         d.recorder, self._journal, self._counter = self, d.witness, [0]
@@ -157,7 +158,7 @@ class Recorder:
                 )  # fmt: skip
             self._open_journal(resumed)
             self._inbox = Inbox(path)
-            self._counter = self._inbox.counter
+            self._counter, self._seen = self._inbox.counter, self._inbox.seen
             if d is not None:
                 self._apply_edits(d)
             elif not fresh:
@@ -178,6 +179,7 @@ class Recorder:
 
     def _open_journal(self, resumed: int | None) -> None:
         self._journal = directory.new_journal(self.path, resumed=resumed)
+        self._journal.on_error = self._wake
         self._layouts.clear()
         self._print_names = ""
 
@@ -251,9 +253,7 @@ class Recorder:
                 self._cannot_record(n, scalars, e)
         if example_loss is not None:
             self._guard("example_loss", partial(self._examples, *example_loss))
-        if n >= self._due or self._inbox is not None and self._counter[0] != self._inbox.seen or loss != loss or (
-            loss is not None and not -inf < loss < inf
-        ):  # fmt: skip
+        if n >= self._due or self._counter[0] != self._seen or (loss is not None and not -inf < loss < inf):
             self._slow(n, loss)
 
     def _layout(self, names: tuple[str, ...]) -> Callable[..., bytes]:
@@ -283,7 +283,7 @@ class Recorder:
             if self._journal.error:
                 self._say("disk", f"step {n}: the journal cannot be written ({self._journal.error.strerror}); training goes "
                           "on, records wait in memory")  # fmt: skip
-            if loss is not None and not -inf < loss < inf:
+            if loss is not None and not (-inf < loss < inf):
                 self._not_finite(n, loss)
             for command in self._script.get(n, []):
                 self._guard("inherited command", partial(self._apply, command, "parent"))
@@ -405,6 +405,7 @@ class Recorder:
             return
         for command in self._inbox.fetch(self.n):
             self._obey(command)
+        self._seen = self._inbox.seen
 
     def _obey(self, c: Command) -> None:
         from strobe.runs.control import expired
@@ -488,7 +489,7 @@ class Recorder:
         assert self._inbox is not None
         self._inbox.close()
         self._inbox = Inbox(path)
-        self._counter = self._inbox.counter
+        self._counter, self._seen = self._inbox.counter, self._inbox.seen
         self.event("cursor", by="step")
         for w in self._watches:
             w.next_step = w.schedule(step)
@@ -497,7 +498,10 @@ class Recorder:
 
     def _terminate(self) -> None:
         self._terminated = True
-        self._due = self.n + 1
+        self._wake()
+
+    def _wake(self) -> None:
+        self._due = 0
 
     def _interrupt(self) -> None:
         """SIGTERM: store the state, say so, then let the signal do what it does."""
@@ -549,36 +553,6 @@ class Recorder:
                 self._guard(f"watch {w.name}", partial(self._measure_one, w))
             self._set_due()
 
-    def event(self, type: str, **facts: Any) -> None:
-        """Append an event at the present step."""
-        self._guard(
-            "event",
-            lambda: self._journal.json({"kind": "event", "type": type, "step": self.n, "time": time.time(), **facts}),
-        )
-
-    def reading(self, name: str, reading: Reading, **facts: Any) -> Reading:
-        """Append a measured number under `name` at the present step; returns it."""
-        self._journal.json(
-            {"kind": "reading", "name": name, "step": self.n, "time": time.time(), **asdict(reading), **facts}
-        )
-        return reading
-
-    def seal(self, prediction: Prediction) -> Prediction:
-        """Write a prediction down, hashed and timed, before its measurement; returns it with its seal."""
-        body = {k: v for k, v in asdict(prediction).items() if k != "seal"}
-        sealed = replace(prediction, seal=seal_of(body, self.n))
-        self.event("prediction", prediction=body, seal=sealed.seal)
-        self._journal.sync()
-        return sealed
-
-    def verdict(self, verdict: Verdict) -> Verdict:
-        """Append a verdict; raises `Unsealed` unless its prediction was sealed."""
-        from strobe.core.report import Report
-
-        Report("", [verdict])
-        self.event("verdict", **asdict(verdict))
-        return verdict
-
     # ---------------------------------------------------------------- failures
 
     def _guard(self, what: str, act: Callable[[], None]) -> None:
@@ -620,11 +594,6 @@ class _Syncer(threading.Thread):
     def stop(self) -> None:
         self._stop_now.set()
         self.join(timeout=10)
-
-
-def seal_of(body: Mapping[str, Any], step: int) -> str:
-    """sha256 of a prediction's content and the step at which it was made."""
-    return hashlib.sha256(dumps([body, step])).hexdigest()[:24]
 
 
 def _is_number(v: Any) -> bool:

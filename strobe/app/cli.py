@@ -1,0 +1,459 @@
+"""The command `strobe`. Imports science only when a command runs it; --help, list and find never import torch.
+
+Exit codes: 0 done, 1 done and the answer is no (not bit-equal, damage found, a claim failed to compute), 2 bad input.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from strobe.core.errors import BadOption, StrobeError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Strobe: a time-travel debugger for neural-network training.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the loop's answer.")]
+LOOK, LIVE, START = "Look", "Live control", "Start here"
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one clear line."""
+    try:
+        app()
+    except StrobeError as e:
+        fail(str(e))
+    except ModuleNotFoundError as e:
+        if e.name not in ("torch", "matplotlib", "tokenizers", "scipy", "safetensors"):
+            raise
+        extra = {"matplotlib": "report"}.get(e.name, "demo")
+        fail(str(e) if len(str(e)) > 60 else f"this command needs {e.name}: pip install 'strobe[{extra}]'")
+
+
+def fail(text: str) -> NoReturn:
+    """Say what is wrong and leave with code 2."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": text}))
+    else:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/] ", end="")
+        print(text, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def show(as_json: bool, data: Any, text: str | Callable[[], None]) -> None:
+    """Print data as JSON, or text (a string, or a function that prints a table)."""
+    if as_json:
+        from strobe.runs.journal import dumps
+
+        print(dumps(data).decode())
+    elif callable(text):
+        text()
+    else:
+        print(text)
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> Callable[[], None]:
+    """A function that prints a table."""
+
+    def draw() -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(soft_wrap=not sys.stdout.isatty())
+        t = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for c in columns:
+            t.add_column(c, overflow="fold")
+        for row in rows:
+            t.add_row(*(Text(str(x)) for x in row))
+        console.print(t, width=None if sys.stdout.isatty() else 200)
+
+    return draw
+
+
+@app.command("list", rich_help_panel=LOOK)
+def list_(kind: Annotated[str, typer.Argument(help="observable, law, edit, study or system; all by default.")] = "",
+          as_json: Json = False) -> None:  # fmt: skip
+    """What there is: observables, laws, edits, studies, systems (does not import torch)."""
+    from strobe.core.cards import FIELDS
+    from strobe.core.catalogue import catalogue
+
+    kind = kind.rstrip("s") if kind != "studies" else "study"
+    if kind and kind not in FIELDS:
+        raise BadOption(f"there is no kind {kind!r}; there are {', '.join(FIELDS)}")
+    _entries([e for e in catalogue() if kind in ("", e.kind)], as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def find(word: str, as_json: Json = False) -> None:
+    """Search the catalogue by word (does not import torch)."""
+    from strobe.core.catalogue import catalogue
+    from strobe.core.catalogue import find as search
+    from strobe.core.errors import near
+
+    entries = search(word)
+    if not entries and not as_json:
+        raise BadOption(f"nothing in the catalogue mentions {word!r}; {near(word, [e.name for e in catalogue()])}")
+    _entries(entries, as_json)
+
+
+def _entries(entries: list[Any], as_json: bool) -> None:
+    rows = [[e.kind, e.name, e.summary] for e in entries]
+    data = [
+        {"kind": e.kind, "name": e.name, "path": e.path, "summary": e.summary, "options": e.options, "card": e.card}
+        for e in entries
+    ]
+    show(as_json, data, table("", ["kind", "name", "what"], rows))
+
+
+@app.command(rich_help_panel=START)
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the runs and the report go.")] = Path("runs/demo"),
+    scale: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """A small transformer learns real text while Strobe records, predicts, measures, replays and forks it."""
+    _study("first_stages", out, scale, seed, as_json)
+
+
+@app.command(rich_help_panel=START)
+def run(
+    study: Annotated[str, typer.Argument(help="A study of the catalogue, or pkg.mod:fn.")],
+    scale: Annotated[str, typer.Option(help="tiny (seconds), small (minutes) or full.")] = "small",
+    out: Annotated[Path | None, typer.Option(help="Where the runs and the report go; runs/STUDY by default.")] = None,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a study: sealed predictions, measurements, verdicts, a report."""
+    _study(study, out or Path("runs") / study.rpartition(":")[2], scale, seed, as_json)
+
+
+def _study(name: str, out: Path, scale: str, seed: int, as_json: bool) -> None:
+    from strobe.app.progress import Bars
+    from strobe.app.report import write_report
+    from strobe.core.catalogue import lookup
+    from strobe.runs.directory import free_name
+
+    if scale not in ("tiny", "small", "full"):
+        raise BadOption(f"--scale is tiny, small or full, got {scale!r}")
+    function = lookup(name, "study")
+    if out.exists() and any(out.iterdir()):
+        taken, out = out, free_name(out)
+        print(f"{taken} holds an earlier result; writing to {out}", file=sys.stderr)
+    began = time.monotonic()
+    with Bars(quiet=as_json or not sys.stderr.isatty(), plain=not as_json) as bars:
+        report = function(out, scale=scale, seed=seed, progress=bars.step)
+        bars.say("drawing the report")
+        page = write_report(report, out / "report.html")
+    data = {
+        "question": report.question, "report": str(page.resolve()), "seconds": round(time.monotonic() - began, 1),
+        "verdicts": [{"word": v.word, "of": v.predicted.of, "predicted": v.predicted.value, "tol": v.predicted.tol,
+                      "side": v.predicted.side, "measured": v.measured.value, "err": v.measured.err, "unit": v.measured.unit,
+                      "seal": v.predicted.seal, "why": v.why} for v in report.verdicts],
+        "facts": report.facts, "tables": report.tables, "runs": [str(r) for r in report.runs],
+    }  # fmt: skip
+    show(as_json, data, lambda: _print_report(report, page, began))
+    if report.facts.get("not_computed"):
+        raise typer.Exit(1)
+
+
+def _print_report(report: Any, page: Path, began: float) -> None:
+    from rich.console import Console
+
+    colours = {"holds": "green", "fails": "red", "undecided": "yellow", "outside": "dim"}
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"\n[bold]{report.question}[/]")
+    for v in report.verdicts:
+        console.print(f"  [{colours[v.word]}]{v.word:9s}[/] ", end="")
+        print(str(v)[10:] + (f"  ({v.why})" if v.why else ""))
+    for name, rows in report.tables.items():
+        if rows:
+            table(f"\n{name}", list(rows[0]), [[_brief(x) for x in r.values()] for r in rows])()
+    for text in report.facts.get("not_computed", []):
+        console.print(f"[bold red]not computed:[/] {text}")
+    console.print(f"\n{time.monotonic() - began:.0f} s. The report: [bold]{page.resolve()}[/]")
+
+
+def _brief(x: Any) -> str:
+    return f"{x:.4g}" if isinstance(x, float) else str(x)
+
+
+@app.command(rich_help_panel=LOOK)
+def report(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; RUN/report.html by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a run (or a directory of runs and branches) as one self-contained HTML page."""
+    from strobe.app.report import report_of, write_report
+    from strobe.runs.directory import describe, exists
+    from strobe.runs.run import runs_below
+
+    if not exists(run) and not runs_below(run):
+        describe(run)
+    page = write_report(report_of(run), out or run / "report.html")
+    show(as_json, {"report": str(page.resolve())}, str(page.resolve()))
+
+
+@app.command(rich_help_panel=LOOK)
+def runs(
+    root: Annotated[Path, typer.Argument(help="A directory that holds runs.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """The runs in a directory."""
+    from strobe.runs.run import runs_below
+
+    found = (
+        [r for place in [root, *(p for p in sorted(root.glob("*")) if p.is_dir())] for r in runs_below(place)]
+        if root.is_dir()
+        else []
+    )
+    found = list({r.path.resolve(): r for r in found}.values())
+    rows = [[str(r.path), r.status, r.start, r.last, len(r.stored()), _parent(r)] for r in found]
+    if not rows and not as_json:
+        raise BadOption(
+            f"there are no runs in {root}; record one with strobe.record({str(root / 'mine')!r}, model=...) or `strobe demo`"
+        )
+    keys = ["run", "status", "from", "to", "snapshots", "forked from"]
+    show(as_json, [dict(zip(keys, r, strict=True)) for r in rows], table("", keys, rows))
+
+
+def _parent(r: Any) -> str:
+    p = r.facts["parent"]
+    return f"{Path(p['run']).name}@{p['step']}" if p else ""
+
+
+@app.command("show", rich_help_panel=LOOK)
+def show_(run: RunPath, as_json: Json = False) -> None:
+    """One run: what it is, what it holds, what happened."""
+    from strobe.runs.run import open_run
+    from strobe.runs.snapshots import brief
+
+    r = open_run(run)
+    events = [e for e in r.events() if e["type"] not in ("snapshot", "cursor")]
+    facts = {
+        "run": str(r.path), "status": r.status, "steps": [r.start, r.last], "forked from": _parent(r), "stored": r.stored(),
+        "series": r.names(), "about": r.facts["about"], "entry": r.facts["entry"], "surroundings": r.facts["surroundings"],
+    }  # fmt: skip
+
+    def draw() -> None:
+        print(
+            f"{r.path}: {r.status}, steps {r.start} to {r.last}" + (f", forked from {_parent(r)}" if _parent(r) else "")
+        )
+        print(f"stored states: {brief(r.stored())}")
+        latest = [
+            [n, int(s.steps[-1]), f"{s.values[-1]:.6g}", f"{s.errs[-1]:.2g}" if s.errs[-1] else ""]
+            for n in r.names()
+            for s in [r.series(n)]
+        ]
+        table("\nseries", ["name", "last step", "value", "err"], latest)()
+        shown = [[e["step"], e["type"], _event(e)] for e in events[-25:]]
+        if shown:
+            table("\nevents", ["step", "event", "what"], shown)()
+
+    show(as_json, {**facts, "events": events}, draw)
+
+
+def _event(e: dict[str, Any]) -> str:
+    hidden = ("kind", "type", "step", "time", "file", "at")
+    if e["type"] == "prediction":
+        p = e["prediction"]
+        return f"{p['of']}: {p['value']} ± {p['tol']} (sealed {e['seal']})"[:160]
+    if e["type"] == "verdict":
+        return f"{e['word']}: {e['predicted']['of']}"
+    return ", ".join(f"{k}={v}" for k, v in e.items() if k not in hidden)[:160]
+
+
+@app.command(rich_help_panel=LOOK)
+def follow(
+    run: RunPath,
+    observable: Annotated[str, typer.Argument(help="An observable of the catalogue, or pkg.mod:fn.")],
+    every: Annotated[
+        int | None, typer.Option(help="Measure every N steps (replaying); every stored step by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an observable on a recorded run, as if it had been watched."""
+    from strobe.app.progress import Bars
+    from strobe.core.catalogue import lookup
+    from strobe.runs.run import open_run
+    from strobe.runs.watch import follow as measure
+
+    fn = lookup(observable, "observable")
+    with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        found = measure(
+            open_run(run), fn, every=every, progress=lambda i, n: bars.step(f"measuring {observable}", i, n)
+        )
+    rows = [[s, str(r)] for s, r in found.items()]
+    data = [{"step": s, "value": r.value, "err": r.err, "unit": r.unit, "how": r.how} for s, r in found.items()]
+    show(as_json, data, table("", ["step", observable], rows))
+
+
+@app.command(rich_help_panel=START)
+def replay(
+    run: RunPath,
+    to: Annotated[int, typer.Option(help="The step to arrive at.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every recorded bit on the way.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the recorded loop again to a step; --verify proves bit equality or names the first difference."""
+    from strobe.runs.replay import replay as again
+    from strobe.runs.run import open_run
+
+    r = again(open_run(run), to, verify=verify)
+    data = {"ok": r.ok, "start": r.start, "to": r.to, "checked": r.checked, "first": r.first,
+            "differences": r.differences[:100], "surroundings": r.surroundings, "verified": verify}  # fmt: skip
+    text = (
+        str(r) if verify else f"{r.run.name}: replayed steps {r.start} to {r.to} (nothing compared; --verify compares)"
+    )
+    show(as_json, data, text)
+    if verify and not r.ok:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=START)
+def fork(
+    where: Annotated[str, typer.Argument(metavar="RUN@STEP", help="The run and the step to start from.")],
+    edits: Annotated[list[str] | None, typer.Argument(help="lr=1e-4, ablate=blocks.1.attn.z@1[3], ...")] = None,
+    until: Annotated[int | None, typer.Option(help="Stop after this step.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The branch's directory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Start a branch of a run at any step, with edits; the run itself is not touched."""
+    from strobe.runs.run import open_run
+
+    name, _, step = where.rpartition("@")
+    if not name or not step.isdigit():
+        raise BadOption(f"write RUN@STEP, for example runs/mine@400; got {where!r}")
+    r = open_run(name).fork(int(step), edits or [], until=until, out=out)
+    data = {"branch": str(r.path), "from": int(step), "to": r.last}
+    show(as_json, data, f"{r.path}: steps {step} to {r.last}")
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(
+    run: RunPath,
+    repair: Annotated[bool, typer.Option("--repair", help="Move damage to RUN/aside; deletes nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every byte of a run; name each damaged file and the step it touches."""
+    from strobe.runs import directory
+    from strobe.runs.doctor import examine
+    from strobe.runs.doctor import repair as mend
+
+    if not directory.exists(run):
+        directory.describe(run)
+    found = examine(run)
+    moved = mend(run) if repair else []
+    data = {
+        "findings": [{"file": f.file, "step": f.step, "what": f.what, "lost": f.lost} for f in found],
+        "moved": moved,
+    }
+    lines = [*(f"step {f.step if f.step is not None else '-'}  {f}" for f in found), *(f"moved {m}" for m in moved)]
+    show(as_json, data, "\n".join(lines) or f"{run}: every byte is as it was written")
+    if found and not repair:
+        raise typer.Exit(1)
+
+
+# ------------------------------------------------------------------------------------------- live control
+
+
+def _command(run: Path, act: str, wait: float, as_json: bool, **args: Any) -> None:
+    from strobe.runs import directory
+    from strobe.runs.control import send
+    from strobe.runs.run import open_run
+
+    r = open_run(run)
+    if not directory.live(run):
+        hint = f"`strobe fork {run}@{r.last} ...` starts a branch of it"
+        raise BadOption(f"no process is writing {run}, so nothing listens to commands; {hint}")
+    command = send(run, act, **args)
+    until = time.monotonic() + wait
+    while True:
+        answers = [e for e in r.events("command") if e["id"] == command.id]
+        if answers:
+            a = answers[-1]
+            text = f"{act}: {a['outcome']} at step {a['step']}" + (f" ({a['reason']})" if "reason" in a else "")
+            show(as_json, {k: a[k] for k in ("id", "act", "outcome", "step", "reason", "author") if k in a}, text)
+            raise typer.Exit(0 if a["outcome"] == "applied" else 1)
+        if time.monotonic() > until or not directory.live(run):
+            break
+        time.sleep(0.05)
+    show(as_json, {"id": command.id, "act": act, "outcome": "waiting"},
+         f"{act}: written, not answered within {wait:g} s; the loop answers at its next step (strobe show {run})")  # fmt: skip
+
+
+@app.command(rich_help_panel=LIVE)
+def pause(run: RunPath, wait: Wait = 30.0, as_json: Json = False) -> None:
+    """Pause a live run at its next step."""
+    _command(run, "pause", wait, as_json)
+
+
+@app.command(rich_help_panel=LIVE)
+def resume(run: RunPath, wait: Wait = 30.0, as_json: Json = False) -> None:
+    """Let a paused run go on."""
+    _command(run, "resume", wait, as_json)
+
+
+@app.command(rich_help_panel=LIVE)
+def stop(run: RunPath, wait: Wait = 30.0, as_json: Json = False) -> None:
+    """Stop a live run at its next step, with a last snapshot."""
+    _command(run, "stop", wait, as_json)
+
+
+@app.command(rich_help_panel=LIVE)
+def snapshot(run: RunPath, wait: Wait = 30.0, as_json: Json = False) -> None:
+    """Store the full state of a live run at its next step."""
+    _command(run, "snapshot", wait, as_json)
+
+
+@app.command("set", rich_help_panel=LIVE)
+def set_(run: RunPath, change: Annotated[str, typer.Argument(metavar="NAME=VALUE", help="For example lr=1e-4.")],
+         wait: Wait = 30.0, as_json: Json = False) -> None:  # fmt: skip
+    """Set a declared control of a live run (lr, weight_decay, ... and what the loop declares)."""
+    name, _, value = change.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        raise BadOption(f"write NAME=VALUE with a number, for example lr=1e-4; got {change!r}") from None
+    _command(run, "set", wait, as_json, name=name, value=number)
+
+
+@app.command(rich_help_panel=LIVE)
+def rewind(
+    run: RunPath, to: Annotated[int, typer.Option(help="A stored step.")], wait: Wait = 30.0, as_json: Json = False
+) -> None:
+    """Take a live run back to a stored step; it goes on as a branch, what was recorded stays."""
+    _command(run, "rewind", wait, as_json, step=to)
+
+
+def _version(value: bool) -> None:
+    if value:
+        import strobe
+
+        print(strobe.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Strobe: record a training run, reopen any step, replay, fork, predict, judge."""
+
+
+if __name__ == "__main__":
+    main()

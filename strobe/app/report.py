@@ -1,0 +1,125 @@
+"""One self-contained HTML page of a run: the strip, the verdicts, the branches, what ran. Opens from disk, offline."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strobe.app.strip import Panel, draw, draw_path
+from strobe.core.errors import NotARun
+from strobe.core.report import Report
+from strobe.runs import directory
+from strobe.runs.notes import seal_of
+from strobe.runs.run import Run, open_run, runs_below
+
+
+def report_of(path: Path) -> Report:
+    """The report of a run, or of a directory of runs, from what their journals hold."""
+    found = [open_run(path)] if directory.exists(path) else sorted(runs_below(path), key=lambda r: r.facts["created"])
+    if not found:
+        raise NotARun(f"{path} holds no run")
+    family = [r for run in found for r in ([run, *run.branches()] if directory.exists(path) else [run])]
+    return Report(_question(found[0]) or f"What happened in {found[0].name}?", [], [r.path for r in family])
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Write the page of a report; returns its path. Every number on it is read back from the runs' journals."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    runs = [open_run(p) for p in report.runs]
+    known = {r.facts["id"] for r in runs}
+    trunks = [r for r in runs if (r.facts["parent"] or {}).get("id") not in known]
+    env = Environment(
+        loader=PackageLoader("strobe.app"), autoescape=select_autoescape(["html"]), undefined=StrictUndefined
+    )
+    env.filters["num"] = number
+    page = env.get_template("report.html").render(
+        question=report.question,
+        parts=[_part(t, [r for r in runs if _below(r, t, runs)]) for t in trunks],
+        tables=report.tables,
+        facts={k: v for k, v in report.facts.items() if k != "not_computed"},
+        missing=report.facts.get("not_computed", []),
+        citations=report.citations,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    beside.write_text(page, encoding="utf-8")
+    os.replace(beside, out)
+    return out
+
+
+def number(x: Any) -> str:
+    """A number as a person writes it; a curve by its size and range."""
+    if isinstance(x, bool) or not isinstance(x, int | float | list):
+        return str(x)
+    if np.ndim(x):
+        v = np.asarray(x, float)
+        return (
+            f"{v.size} values, {v.min():.4g} to {v.max():.4g}"
+            if v.size > 4
+            else ", ".join(f"{a:.4g}" for a in v.ravel())
+        )
+    return str(x) if isinstance(x, int) else f"{x:.4g}"
+
+
+def verdicts(run: Run) -> list[dict[str, Any]]:
+    """The verdicts of a run, each checked against its seal: same content, hashed, written before the verdict."""
+    sealed = {e["seal"]: e for e in run.events("prediction")}
+    out = []
+    for v in run.events("verdict"):
+        p = v["predicted"]
+        e = sealed.get(p["seal"])
+        good = (
+            e is not None
+            and (e["file"], e["at"]) < (v["file"], v["at"])
+            and seal_of(e["prediction"], e["step"]) == p["seal"]
+            and {k: x for k, x in p.items() if k != "seal"} == e["prediction"]
+        )
+        sign = {"both": "", "below": "at most ", "above": "at least "}[p["side"]]
+        out.append({**v, "sealed": good, "sealed_at": e["step"] if e else None, "sealed_time": e["time"] if e else 0,
+                    "said": sign + number(p["value"]), "tol": number(float(np.max(p["tol"]))), "run": run.name})  # fmt: skip
+    return out
+
+
+def _below(r: Run, trunk: Run, runs: Sequence[Run]) -> bool:
+    by_id = {x.facts["id"]: x for x in runs}
+    parent = (r.facts["parent"] or {}).get("id")
+    while parent:
+        if parent == trunk.facts["id"]:
+            return True
+        parent = (by_id[parent].facts["parent"] or {}).get("id") if parent in by_id else None
+    return False
+
+
+def _part(run: Run, branches: list[Run]) -> dict[str, Any]:
+    stages = next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
+    page: dict[str, Any] = next((e for e in reversed(run.events("page"))), {})
+    panels = [Panel(**p) for p in page["panels"]] if page else _default_panels(run)
+    edges = list(zip(*(np.ravel(stages[k]).tolist() for k in ("value", "err")), strict=True)) if stages else []
+    return {
+        "run": run, "branches": branches, "about": run.facts["about"], "surroundings": run.facts["surroundings"],
+        "strip": draw(run, panels, branches, stages), "path": draw_path(run, "trajectory_pca", stages),
+        "caption": page.get("caption", ""), "verdicts": [v for r in (run, *branches) for v in verdicts(r)],
+        "open": [e for e in run.events("prediction") if e["seal"] not in {v["predicted"]["seal"] for v in run.events("verdict")}],
+        "stages": stages["how"]["stages"] if stages else [], "boundaries": edges,
+        "replays": run.events("replay"), "edits": {b.name: b.facts["edits"] for b in branches},
+        "errors": [e for e in run.events() if e["type"] in ("error", "nonfinite")],
+    }  # fmt: skip
+
+
+def _default_panels(run: Run) -> list[Panel]:
+    """One panel per series; array readings one each. Names before a slash share a panel."""
+    names = list(dict.fromkeys([*run.names(), *(e["name"] for e in run.index.events("reading"))]))
+    groups: dict[str, list[str]] = {}
+    for n in names:
+        if n not in ("stages", "trajectory_pca"):
+            groups.setdefault(n.partition("/")[0], []).append(n)
+    return [Panel(title=g, series=s) for g, s in groups.items()][:24]
+
+
+def _question(run: Run) -> str:
+    return next((e["question"] for e in reversed(run.events("page")) if e.get("question")), "")

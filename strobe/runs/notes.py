@@ -1,0 +1,71 @@
+"""Write into a run's journal: events, readings, sealed predictions, verdicts; during training or after it."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from strobe.core.prediction import Prediction, Verdict
+from strobe.core.reading import Reading
+from strobe.runs import directory
+from strobe.runs.journal import dumps
+
+
+class Notes:
+    """Appends to the journal of a run that is not being written; a `Recorder` is one that also trains.
+
+    `with Notes("runs/mine") as notes: notes.verdict(...)`. `n` is the step that what follows is about (the last by
+    default). Raises `RunNotFound`, `RunBusy`.
+    """
+
+    def __init__(self, path: str | Path, *, step: int | None = None) -> None:
+        from strobe.runs.run import open_run
+
+        self.path = Path(path)
+        self.n = open_run(self.path).last if step is None else step
+        self._journal: Any = None
+
+    def __enter__(self) -> "Notes":
+        self._lock = directory.claim(self.path, resume=True)
+        self._journal = directory.new_journal(self.path, resumed=None)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self._journal.close()
+        self._lock.release()
+        return False
+
+    def event(self, type: str, **facts: Any) -> None:
+        """Append an event at the present step."""
+        self._journal.json({"kind": "event", "type": type, "step": self.n, "time": time.time(), **facts})
+
+    def reading(self, name: str, reading: Reading, *, step: int | None = None, **facts: Any) -> Reading:
+        """Append a measured number under `name`; returns it."""
+        at = self.n if step is None else step
+        self._journal.json(
+            {"kind": "reading", "name": name, "step": at, "time": time.time(), **asdict(reading), **facts}
+        )
+        return reading
+
+    def seal(self, prediction: Prediction) -> Prediction:
+        """Write a prediction down, hashed and timed, before its measurement; returns it with its seal."""
+        body = {k: v for k, v in asdict(prediction).items() if k != "seal"}
+        sealed = replace(prediction, seal=seal_of(body, self.n))
+        self.event("prediction", prediction=body, seal=sealed.seal)
+        self._journal.sync()
+        return sealed
+
+    def verdict(self, verdict: Verdict) -> Verdict:
+        """Append a verdict; raises `Unsealed` unless its prediction was sealed."""
+        from strobe.core.report import Report
+
+        Report("", [verdict])
+        self.event("verdict", **asdict(verdict))
+        return verdict
+
+
+def seal_of(body: Mapping[str, Any], step: int) -> str:
+    """sha256 of a prediction's content and the step at which it was made."""
+    return hashlib.sha256(dumps([body, step])).hexdigest()[:24]
