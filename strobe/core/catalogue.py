@@ -52,7 +52,9 @@ def lookup(name: str, kind: str | None = None) -> Callable[..., Any]:
     for e in entries:
         if e.name == name:
             return load(e.path)
-    raise NameNotFound(f"no {kind or 'entry'} called {name!r} in the catalogue; {near(name, [e.name for e in entries])}")
+    raise NameNotFound(
+        f"no {kind or 'entry'} called {name!r} in the catalogue; {near(name, [e.name for e in entries])}"
+    )
 
 
 def load(path: str) -> Callable[..., Any]:

@@ -33,7 +33,9 @@ class Prediction:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.value).all() and np.isfinite(self.tol).all() and np.min(self.tol) >= 0):
-            raise BadOption(f"a prediction of {self.of} needs finite numbers and tol >= 0, got {self.value} ± {self.tol}")
+            raise BadOption(
+                f"a prediction of {self.of} needs finite numbers and tol >= 0, got {self.value} ± {self.tol}"
+            )
         if self.side not in ("both", "below", "above"):
             raise BadOption(f"side is 'both', 'below' or 'above', got {self.side!r}")
 

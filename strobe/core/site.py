@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from strobe.core.errors import BadOption, SiteNotFound, near
 
-_FORM = re.compile(r"^(?P<path>[^:\s]*?)(:(?P<part>in|out|param)(\.(?P<item>\w+))?)?(?P<split>/\d+)?(?P<dim>@-?\d+)?(\[(?P<index>-?\d+)\])?$")
+_FORM = re.compile(
+    r"^(?P<path>[^:\s]*?)(:(?P<part>in|out|param)(\.(?P<item>\w+))?)?(?P<split>/\d+)?(?P<dim>@-?\d+)?(\[(?P<index>-?\d+)\])?$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,35 @@ class Site:
             return text
         m = _FORM.match(text)
         if not m:
-            raise BadOption(f"{text!r} is not a site; write path:out, path:in, path:param.name, then /4[2] or @1[2] for a head")
+            raise BadOption(
+                f"{text!r} is not a site; write path:out, path:in, path:param.name, then /4[2] or @1[2] for a head"
+            )
         split, dim, index = m["split"], m["dim"], m["index"]
         if (split or dim) and index is None:
             raise BadOption(f"{text!r} splits a dimension without saying which part: add an index such as [0]")
         return cls(
-            m["path"], m["part"] or "out", m["item"], int(split[1:]) if split else None,
-            int(dim[1:]) if dim else -1, int(index) if index else None,
+            m["path"],
+            m["part"] or "out",
+            m["item"],
+            int(split[1:]) if split else None,
+            int(dim[1:]) if dim else -1,
+            int(index) if index else None,
         )
 
     def __str__(self) -> str:
-        text = self.path + (f":{self.part}" if self.part != "out" or self.item else "") + (f".{self.item}" if self.item else "")
+        text = (
+            self.path
+            + (f":{self.part}" if self.part != "out" or self.item else "")
+            + (f".{self.item}" if self.item else "")
+        )
         if self.index is None:
             return text
-        return text + (f"/{self.split}" if self.split else "") + (f"@{self.dim}" if self.dim != -1 else "") + f"[{self.index}]"
+        return (
+            text
+            + (f"/{self.split}" if self.split else "")
+            + (f"@{self.dim}" if self.dim != -1 else "")
+            + f"[{self.index}]"
+        )
 
     def head(self, index: int) -> "Site":
         """The same site at another index."""
@@ -83,7 +100,9 @@ class Site:
                 return x.select(self.dim, self.index)
             size = x.shape[self.dim]
             if size % self.split:
-                raise SiteNotFound(f"{self}: dimension {self.dim} has size {size}, which {self.split} parts do not divide")
+                raise SiteNotFound(
+                    f"{self}: dimension {self.dim} has size {size}, which {self.split} parts do not divide"
+                )
             width, index = size // self.split, self.index % self.split if -self.split <= self.index < 0 else self.index
             if not 0 <= index < self.split:
                 raise IndexError(f"index {self.index} of {self.split} parts")

@@ -87,7 +87,9 @@ def _checked(site: Site, fn: Edit, x: Tensor) -> Tensor:
     y = fn(x)
     if not isinstance(y, Tensor) or y.shape != x.shape:
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise StateMismatch(f"the edit at {site} returned {got} for a tensor of shape {tuple(x.shape)}; the shape must stay")
+        raise StateMismatch(
+            f"the edit at {site} returned {got} for a tensor of shape {tuple(x.shape)}; the shape must stay"
+        )
     return y
 
 

@@ -156,15 +156,8 @@ def read(path: Path, offset: int = 0) -> Iterator[Frame | Tear]:
         magic = f.read(len(MAGIC)) if offset == 0 else MAGIC
         f.seek(max(offset, len(MAGIC)))
         data = f.read()
-    if magic != MAGIC:
-        if magic:
-            version = magic[:6] == MAGIC[:6] and len(magic) == len(MAGIC)
-            why = f"format version {magic[7]}, this Strobe reads {MAGIC[7]}" if version else "a damaged header"
-            yield Tear(path, 0, len(MAGIC), why)
-            if version:
-                return
-        else:
-            return
+    if magic and magic != MAGIC:
+        yield Tear(path, 0, len(MAGIC), f"a header other than that of format {MAGIC[-1]}")
     base, at = max(offset, len(MAGIC)), 0
     while at < len(data):
         if end := _whole(data, at):

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from math import inf
@@ -64,7 +65,7 @@ def record(
         raise BadOption(f"on_nan is 'record', 'pause', 'rewind' or 'stop', got {on_nan!r}")
     if most_snapshots < 2:
         raise BadOption(f"most_snapshots must be at least 2 (the first and the newest), got {most_snapshots}")
-    capture(named)  # an object without a state is refused here, before anything exists
+    flatten(capture(named), "state")  # what has no plain state is refused here, before anything exists
     return Recorder(
         Path(path), named, loss=loss, probe=probe, due=schedule(snapshots), every_seconds=every_seconds or inf,
         most=most_snapshots, resume=resume, on_nan=on_nan, entry=entry, about=dict(about or {}),
@@ -98,6 +99,7 @@ class Recorder(Notes):
         self._journal: Any = None
         self._drive: drive.Drive | None = None
         self._undo = contextlib.ExitStack()
+        self._store: Snapshots | None = None
         self._pid = os.getpid()
         self._open = False
 
@@ -175,7 +177,8 @@ class Recorder(Notes):
         self._set_due()
         self._syncer = _Syncer(self._journal)
         self._old_handler = _on_sigterm(self._terminate)
-        os.register_at_fork(after_in_child=self._in_child)
+        _OPEN.add(self)
+        self.event("controls", values={k: self.levers.get(k) for k in self.levers.names()})
 
     def _open_journal(self, resumed: int | None) -> None:
         self._journal = directory.new_journal(self.path, resumed=resumed)
@@ -184,7 +187,10 @@ class Recorder(Notes):
         self._print_names = ""
 
     def _resume_from(self) -> int | None:
-        """Restore the newest snapshot that is whole; None where the run never stored one."""
+        """Restore the newest snapshot that is whole; None where nothing was recorded yet."""
+        from strobe.runs.replay import applied_after
+        from strobe.runs.run import Run
+
         for step in reversed(self._store.steps()):
             try:
                 state, _ = self._store.load(step)
@@ -193,8 +199,9 @@ class Recorder(Notes):
                 continue
             restore(self.objects, state, where=f"step {step} of {self.path}")
             self.n = step
+            self._script = applied_after(Run(self.path), step)
             return step
-        if directory.exists(self.path):
+        if directory.exists(self.path) and Run(self.path).last > 0:
             raise StrobeError(f"{self.path} holds no whole snapshot to resume from; strobe doctor {self.path} says why")
         return None
 
@@ -213,12 +220,12 @@ class Recorder(Notes):
             return
         self._open = False
         self._undo.close()
-        if isinstance(self._store if hasattr(self, "_store") else None, Snapshots):
-            self._finish(error)
+        if self._store is not None:
+            self._finish(self._store, error)
 
-    def _finish(self, error: BaseException | None) -> None:
+    def _finish(self, store: Snapshots, error: BaseException | None) -> None:
         ended = error is None or isinstance(error, drive.StopTraining | drive.ReachedStep)
-        if ended and self.n not in self._store.steps():
+        if ended and self.n not in store.steps():
             self._guard("last snapshot", self._save)
         why = {} if ended else {"error": f"{type(error).__name__}: {error}"}
         self.event("finished" if ended else "interrupted", **why)
@@ -285,9 +292,11 @@ class Recorder(Notes):
                           "on, records wait in memory")  # fmt: skip
             if loss is not None and not (-inf < loss < inf):
                 self._not_finite(n, loss)
+                n = self.n
             for command in self._script.get(n, []):
-                self._guard("inherited command", partial(self._apply, command, "parent"))
+                self._guard("control", partial(self._apply, command, "as recorded"))
             self._guard("commands", self._commands)
+            n = self.n
             self._guard("watches", self._measure)
             self._guard("fingerprint", self._print)
             if n >= self._next_snapshot or time.monotonic() - self._last_saved > self._every_seconds:
@@ -369,7 +378,7 @@ class Recorder(Notes):
             raise BadOption(
                 f"example_loss takes integer ids and losses of one length, got {ids.shape} and {losses.shape}"
             )
-        small = np.uint32 if len(ids) and 0 <= ids.min() and ids.max() < 2**32 else np.int64
+        small = np.uint32 if len(ids) and ids.min() >= 0 and ids.max() < 2**32 else np.int64
         self._journal.array({"kind": "examples", "step": self.n}, ids.astype(small), losses)
 
     def _not_finite(self, n: int, loss: float) -> None:
@@ -420,7 +429,7 @@ class Recorder(Notes):
             elif c.act == "snapshot":
                 self._save()
             elif c.act == "rewind":
-                self._branch(int(c.args["step"]), author=c.author, why=f"command {c.id}")
+                return self._branch(int(c.args["step"]), author=c.author, why=f"command {c.id}", answer=c)
             elif c.act == "set":
                 self._apply({"act": "set", **c.args}, c.author)
             elif c.act == "resume":
@@ -461,7 +470,7 @@ class Recorder(Notes):
                 self._interrupt()
             time.sleep(0.02)
 
-    def _branch(self, step: int, *, author: str, why: str) -> None:
+    def _branch(self, step: int, *, author: str, why: str, answer: Command | None = None) -> None:
         """Go back to a stored step and write on as a new run; what was recorded stays as it is."""
         if not self._looped:
             raise BadOption(
@@ -474,6 +483,8 @@ class Recorder(Notes):
         state, _ = self._store.load(step)
         path = directory.free_name(self.path)
         old = directory.describe(self.path)
+        if answer:
+            self._answer(answer, "applied", branch=str(path))
         self.event("rewound", to=step, branch=path.name, author=author, why=why)
         self._journal.close()
         lock = directory.claim(path, resume=False)
@@ -576,6 +587,12 @@ class Recorder(Notes):
         with warnings.catch_warnings():
             warnings.simplefilter("always", StrobeWarning)
             warnings.warn(f"strobe: {text}", StrobeWarning, stacklevel=4)
+
+
+_OPEN: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=lambda: [r._in_child() for r in _OPEN] and None)
 
 
 class _Syncer(threading.Thread):

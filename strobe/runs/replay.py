@@ -174,7 +174,9 @@ def replay(run: "Run", to: int, *, verify: bool = False, progress: Callable[[int
     if verify:
         stop = next((s for s in witness.evidence if s >= to), to)
     state, _ = run.snapshots.load(start)
-    drive = Drive("replay", _named(run), start, stop, state, _script(run, start), run.facts["edits"], witness=witness)
+    drive = Drive(
+        "replay", _named(run), start, stop, state, applied_after(run, start), run.facts["edits"], witness=witness
+    )
     with _threads(run), driving(drive):
         _go(run, drive, {})
     if drive.recorder is None:
@@ -226,7 +228,7 @@ def fork(
         step,
         until,
         state_at(run, step),
-        _script(run, step),
+        applied_after(run, step),
         [*inherited, *plain],
         functions,
         out,
@@ -244,8 +246,8 @@ def _named(run: "Run") -> Path:
     return Path(run.facts["loop_path"])
 
 
-def _script(run: "Run", start: int) -> dict[int, list[dict[str, Any]]]:
-    """The controls that were set live after `start`, by step."""
+def applied_after(run: "Run", start: int) -> dict[int, list[dict[str, Any]]]:
+    """The controls that were set live after step `start`, by step: a loop run again must set them again."""
     out: dict[int, list[dict[str, Any]]] = {}
     for e in run.index.events("applied", superseded=False):
         if e["step"] > start:

@@ -78,17 +78,16 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running | paused | finished | interrupted, in one word (a killed writer leaves "interrupted")."""
-        ends = [e for e in self.index.events() if e["type"] in ("finished", "interrupted", "rewound", "command")]
+        """running | paused | finished | rewound | interrupted, in one word (a killed writer leaves "interrupted")."""
         if self.live:
-            acts = [e["act"] for e in ends if e["type"] == "command" and e["outcome"] == "applied"]
-            return (
-                "paused"
-                if acts and acts[-1] in ("pause", "snapshot", "set") and "pause" in _since_resume(acts)
-                else "running"
-            )
-        closed = [e["type"] for e in ends if e["type"] != "command"]
-        return {"finished": "finished", "rewound": "rewound"}.get(closed[-1] if closed else "", "interrupted")
+            acts = [
+                e["act"]
+                for e in self.events("command")
+                if e["outcome"] == "applied" and e["act"] in ("pause", "resume")
+            ]
+            return "paused" if acts and acts[-1] == "pause" else "running"
+        ends = [e["type"] for e in self.events() if e["type"] in ("finished", "interrupted", "rewound")]
+        return ends[-1] if ends else "interrupted"
 
     # ---------------------------------------------------------------- numbers
 
@@ -236,11 +235,6 @@ class Run:
         if until is not None and until < step:
             raise BadOption(f"until={until} is before the fork step {step}")
         return fork(self, step, list(edits), until=until, out=Path(out) if out else None, options=options or {})
-
-
-def _since_resume(acts: list[str]) -> list[str]:
-    back = [i for i, a in enumerate(acts) if a == "resume"]
-    return acts[back[-1] + 1 :] if back else acts
 
 
 def open_run(path: str | Path) -> Run:

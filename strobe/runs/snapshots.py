@@ -121,15 +121,20 @@ class Snapshots:
         """Unlist a snapshot; its pack stays as long as another listed snapshot needs it."""
         (self.root / str(step) / "manifest.json").unlink(missing_ok=True)
         self._needs.pop(step, None)
-        needed: set[int] = set()
-        for s in self.steps():
-            if s not in self._needs:
-                self._needs[s] = {e["pack"] for e in self.manifest(s).tensors.values()}
-            needed |= self._needs[s]
+        try:
+            needed = set().union(*map(self._needed, self.steps()))
+        except Damaged:  # what a damaged manifest needs is not known: no bytes go
+            return
         for d in [p for p in self.root.iterdir() if p.name.isdigit()]:
             if int(d.name) not in needed and not (d / "manifest.json").exists():
                 shutil.rmtree(d, ignore_errors=True)
                 self._known = {h: at for h, at in (self._known or {}).items() if at[0] != int(d.name)}
+
+    def _needed(self, step: int) -> set[int]:
+        """The steps whose packs this snapshot reads from."""
+        if step not in self._needs:
+            self._needs[step] = {e["pack"] for e in self.manifest(step).tensors.values()}
+        return self._needs[step]
 
     def check(self, step: int) -> list[str]:
         """Every problem of one snapshot, in words; empty when every byte is as it was written."""
@@ -182,7 +187,7 @@ class Snapshots:
         sync_dir(beside)
         if final.exists():  # an overlap after resuming from an older step: the old one is moved aside, not deleted
             aside = self.root.parent / "aside" / f"step-{step}-{time.time_ns()}"
-            if (final / "tensors.safetensors").exists() and self._needed(step):
+            if any(step in self._needed(s) for s in self.steps() if s != step):
                 raise FileExistsError(
                     17, f"step {step} is stored already and later snapshots share its tensors", str(final)
                 )
@@ -190,9 +195,6 @@ class Snapshots:
             final.rename(aside)
         beside.rename(final)
         sync_dir(self.root)
-
-    def _needed(self, step: int) -> bool:
-        return any(e["pack"] == step for s in self.steps() if s != step for e in self.manifest(s).tensors.values())
 
 
 def brief(steps: list[int]) -> str:

@@ -1,0 +1,46 @@
+"""A loop as a user writes it, importable by name so that it can be replayed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import strobe
+
+
+class Toy:
+    """A loop as a user writes it: model, optimizer, data as a function of the step."""
+
+    def __init__(self, seed: int = 0, dropout: float = 0.1) -> None:
+        torch.manual_seed(seed)
+        layers = (nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
+        self.model = nn.Sequential(*layers)
+        self.opt = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+
+    def batch(self, step: int) -> torch.Tensor:
+        return torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+
+    def loss(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return (model(x).squeeze(-1) - x.sum(1)).square().mean()
+
+    def one(self, step: int) -> torch.Tensor:
+        loss = self.loss(self.model, self.batch(step))
+        self.opt.zero_grad()
+        loss.backward()
+        self.opt.step()
+        return loss
+
+    def run(self, path: Path, steps: int, hook: Callable[[strobe.Recorder], None] | None = None, **options: object) -> Path:
+        given = {"loss": self.loss, "probe": self.batch(10**6), **options}
+        with strobe.record(path, model=self.model, optimizer=self.opt, **given) as rec:  # type: ignore[arg-type]
+            for step in rec.steps(steps):
+                rec.step(loss=self.one(step))
+                if hook:
+                    hook(rec)
+        return rec.path
+
+
+def toy_again(*, out: str, steps: int, seed: int = 0, **options: object) -> None:
+    """The importable entry of a Toy run, for replay and fork."""
+    Toy(seed).run(Path(out), steps, entry=(toy_again, {"out": out, "steps": steps, "seed": seed}), **options)
