@@ -22,33 +22,44 @@ class Attention(nn.Module):
     """Causal softmax attention, written out (no fused kernel), so that it has second derivatives.
 
     `pattern` outputs the attention probabilities (B, H, T, T); `z` each head's mixed values (B, H, T, d_head).
+    With smeared keys head h sees k_j + σ(smear_h) (k_{j−1} − k_j) (Olsson et al. 2022, argument 2).
     """
 
-    def __init__(self, d_model: int, heads: int, context: int, rotary: bool) -> None:
+    future: Tensor
+    back: Tensor
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, d_model: int, heads: int, context: int, positions: str, smear: bool) -> None:
         super().__init__()
-        self.heads, self.rotary = heads, rotary
+        self.heads, self.positions = heads, positions
         self.q, self.k, self.v, self.o = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
         self.pattern, self.z = nn.Identity(), nn.Identity()
-        self.cos: Tensor
-        self.sin: Tensor
-        self.future: Tensor
-        self.register_buffer("future", torch.ones(context, context, dtype=torch.bool).triu(1), persistent=False)
-        half = d_model // heads // 2
-        angle = torch.arange(context)[:, None] * 1e4 ** (-torch.arange(half) / max(half, 1))
+        self.smear = nn.Parameter(torch.zeros(heads)) if smear else None
+        self.distance = nn.Parameter(torch.zeros(heads, context)) if positions == "relative" else None
+        at = torch.arange(context)
+        angle = at[:, None] * 100.0 ** (-torch.arange(d_model // heads // 2) / max(d_model // heads // 2, 1))
+        self.register_buffer("back", (at[:, None] - at).clamp(min=0), persistent=False)
+        self.register_buffer("future", at[:, None] < at, persistent=False)
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def forward(self, x: Tensor, place: Tensor | None) -> Tensor:
-        """Residual stream (B, T, d) -> what is added to it (B, T, d). `place` (T, d) is added before q and k only."""
+        """Normalised stream (B, T, d) -> what is added to the stream (B, T, d); `place` (T, d) is for q and k only."""
         b, t, d = x.shape
         where = x if place is None else x + place
         q, k, v = (
             f(y).view(b, t, self.heads, -1).transpose(1, 2)
             for f, y in zip((self.q, self.k, self.v), (where, where, x), strict=True)
         )
-        if self.rotary:
+        if self.smear is not None:
+            before = torch.cat([k[:, :, :1], k[:, :, :-1]], 2)
+            k = k + self.smear.sigmoid()[:, None, None] * (before - k)
+        if self.positions == "rotary":
             q, k = self._turn(q), self._turn(k)
         scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        if self.distance is not None:  # times 10: Adam moves a parameter by lr, and a score has to move by several
+            scores = scores + 10 * self.distance[:, self.back[:t, :t]]
         pattern = self.pattern(scores.masked_fill(self.future[:t, :t], -torch.inf).softmax(-1))
         return self.o(self.z(pattern @ v).transpose(1, 2).reshape(b, t, d))
 
@@ -59,32 +70,46 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, d_model: int, heads: int, context: int, rotary: bool) -> None:
+    """x + attention(norm(x))."""
+
+    def __init__(self, d_model: int, heads: int, context: int, positions: str, smear: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
-        self.attn = Attention(d_model, heads, context, rotary)
+        self.attn = Attention(d_model, heads, context, positions, smear)
+        self.place = nn.Parameter(torch.zeros(context, d_model)) if positions == "shortformer" else None
 
-    def forward(self, x: Tensor, place: Tensor | None) -> Tensor:
-        return x + self.attn(self.norm(x), place)
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attn(self.norm(x), None if self.place is None else self.place[: x.shape[1]])
 
 
 class AttentionOnly(nn.Module):
-    """Tokens (B, T) -> logits (B, T, V): embedding, attention blocks, layer norm, unembedding; no MLP."""
+    """Tokens (B, T) -> logits (B, T, V): embedding, attention blocks, layer norm, unembedding; no MLP.
 
-    def __init__(self, vocab: int, context: int, d_model: int, heads: int, layers: int, positions: str) -> None:
+    Only the first `placed` blocks know positions; those above have none of their own (NoPE).
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        context: int,
+        d_model: int,
+        heads: int,
+        layers: int,
+        positions: str = "relative",
+        placed: int = 1,
+        smear: bool = True,
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab, d_model)
-        self.place = nn.Parameter(torch.zeros(context, d_model)) if positions == "shortformer" else None
-        rotary = positions == "rotary"
-        self.blocks = nn.ModuleList(Block(d_model, heads, context, rotary) for _ in range(layers))
+        kinds = [positions if i < placed else "none" for i in range(layers)]
+        self.blocks = nn.ModuleList(Block(d_model, heads, context, kind, smear) for kind in kinds)
         self.norm = nn.LayerNorm(d_model)
         self.unembed = nn.Linear(d_model, vocab, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
-        place = None if self.place is None else self.place[: tokens.shape[1]]
         for block in self.blocks:
-            x = block(x, place)
+            x = block(x)
         return self.unembed(self.norm(x))
 
 
@@ -93,13 +118,15 @@ def attention_language(
     *,
     corpus: str | Path | None = None,
     vocab: int = 512,
-    context: int = 64,
+    context: int = 128,
     d_model: int = 64,
     heads: int = 4,
     layers: int = 2,
-    positions: Literal["shortformer", "rotary"] = "shortformer",
-    batch: int = 32,
-    lr: float = 3e-3,
+    positions: Literal["relative", "rotary", "shortformer"] = "relative",
+    placed: int = 1,
+    smear: bool = True,
+    batch: int = 8,
+    lr: float = 5e-3,
     weight_decay: float = 0.01,
     held_fraction: float = 0.1,
     seed_split: int = 0,
@@ -114,9 +141,13 @@ def attention_language(
     as a function of (seed, t) alone. The probe is `probe_size` held-out windows (LongTensor (n, context + 1)).
 
     Args: `corpus` a folder, a file, or None for the Python standard library's own source; `vocab` of the byte-level
-    BPE; `positions` "shortformer" adds learned positions to the inputs of queries and keys only (Press et al.,
-    arXiv:2012.15832, used by Olsson et al.), "rotary" turns queries and keys (arXiv:2104.09864); AdamW (0.9, 0.98) with
-    a constant `lr`; `cache` and `progress` as in `strobe.systems.text` (they are no knobs: they change no number).
+    BPE; `positions` of the first `placed` layers: "relative" a learned bias for each head and distance, "rotary"
+    (arXiv:2104.09864; base 100), "shortformer" learned positions added to the inputs of queries and keys only
+    (arXiv:2012.15832); the layers above have none, as it is content that induction matches. `smear=True` lets each
+    head mix a key with the one before it through a learned gate, open by half at first: Olsson et al. (argument 2) made
+    induction heads form sooner so, and here it decides whether they form within minutes (see Regime). AdamW
+    (0.9, 0.98) with a constant `lr`; `cache` and `progress` as in `strobe.systems.text` are no knobs: they change no
+    number.
     Facts, all known before training: `unigram` (V,) and `bigram` (V, V) log-probability tables fitted on the train
     split; `unigram_entropy`, `bigram_entropy`: their cross-entropy on all held-out tokens (`_err`: clustered by file);
     `unigram_excess`, `bigram_excess`: by how much these may exceed the best predictor of that order on those tokens
@@ -126,13 +157,13 @@ def attention_language(
     Raises `BadOption` for a corpus without enough text, and for sizes that do not fit together.
     Ref: Olsson et al., arXiv:2209.11895; the stages in Hoogland et al., arXiv:2402.02364.
     """
-    _check(context, d_model, heads, layers, positions, batch, lr, weight_decay, probe_size)
+    _check(context, d_model, heads, layers, positions, placed, batch, lr, weight_decay, probe_size)
     data = text(corpus, vocab=vocab, held_fraction=held_fraction, seed_split=seed_split, cache=cache, progress=progress)
     windows = _windows(data.train, context, "training")
     held = _windows(data.held, context, "held-out")
 
     def build(seed: int) -> nn.Module:
-        model = AttentionOnly(vocab, context, d_model, heads, layers, positions)
+        model = AttentionOnly(vocab, context, d_model, heads, layers, positions, placed, smear)
         _initialise(model, seed)
         return model
 
@@ -149,8 +180,8 @@ def attention_language(
         path="strobe.systems.attention_language:attention_language",
         knobs={
             "corpus": None if corpus is None else str(corpus), "vocab": vocab, "context": context, "d_model": d_model,
-            "heads": heads, "layers": layers, "positions": positions, "batch": batch, "lr": lr,
-            "weight_decay": weight_decay, "held_fraction": held_fraction, "seed_split": seed_split,
+            "heads": heads, "layers": layers, "positions": positions, "placed": placed, "smear": smear, "batch": batch,
+            "lr": lr, "weight_decay": weight_decay, "held_fraction": held_fraction, "seed_split": seed_split,
             "probe_size": probe_size,
         },
         build=build,
@@ -195,12 +226,12 @@ def _windows(tokens: np.ndarray, context: int, half: str) -> np.ndarray:
 
 
 def _initialise(model: nn.Module, seed: int) -> None:
-    """Matrices N(0, 1/fan-in), so that scores and residual writes start at order one; embeddings N(0, 1/d)."""
+    """Matrices N(0, 1/fan-in), embeddings N(0, 1/d), learned positions N(0, 0.02²); gates and distances stay 0."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, w in model.named_parameters():
-            if w.ndim == 2:
-                w.copy_(torch.randn(w.shape, generator=g) * (0.02 if name == "place" else w.shape[1] ** -0.5))
+            if w.ndim == 2 and not name.endswith("distance"):
+                w.copy_(torch.randn(w.shape, generator=g) * (0.02 if name.endswith("place") else w.shape[1] ** -0.5))
 
 
 def _facts(data: Text, vocab: int, probe: np.ndarray) -> dict[str, Any]:
@@ -217,15 +248,26 @@ def _facts(data: Text, vocab: int, probe: np.ndarray) -> dict[str, Any]:
 
 
 def _check(
-    context: int, d_model: int, heads: int, layers: int, positions: str, batch: int, lr: float, decay: float, probe: int
+    context: int,
+    d_model: int,
+    heads: int,
+    layers: int,
+    positions: str,
+    placed: int,
+    batch: int,
+    lr: float,
+    decay: float,
+    probe: int,
 ) -> None:
     if context < 4 or layers < 1 or heads < 1 or batch < 1 or probe < 1:
         raise BadOption(
             "attention_language needs context >= 4 and layers, heads, batch and probe_size >= 1, got "
             f"{context}, {layers}, {heads}, {batch}, {probe}"
         )
-    if positions not in ("shortformer", "rotary"):
-        raise BadOption(f"positions is 'shortformer' or 'rotary', got {positions!r}")
+    if not 0 <= placed <= layers:
+        raise BadOption(f"placed counts the first layers that know positions, 0 to layers = {layers}, got {placed}")
+    if positions not in ("relative", "rotary", "shortformer"):
+        raise BadOption(f"positions is 'relative', 'rotary' or 'shortformer', got {positions!r}")
     if d_model % heads or (positions == "rotary" and d_model // heads % 2):
         raise BadOption(
             f"d_model must be a multiple of heads (an even one with rotary positions), got {d_model} and {heads}"

@@ -77,7 +77,7 @@ def test_a_head_is_a_site_and_the_pattern_is_causal(world: System) -> None:
     assert torch.allclose(model(late)[:, :-1], whole[:, :-1], atol=1e-5)  # nothing is seen before it is said
 
 
-@pytest.mark.parametrize("positions", ["shortformer", "rotary"])
+@pytest.mark.parametrize("positions", ["relative", "shortformer", "rotary"])
 def test_it_has_second_derivatives(folder: Path, tmp_path: Path, positions: str) -> None:
     world = attention_language(corpus=folder, cache=tmp_path, positions=positions, **SIZES)  # type: ignore[arg-type]
     model = world.build(0).double()
@@ -116,7 +116,7 @@ def test_it_rebuilds_from_its_knobs_and_refuses_bad_ones(world: System, folder: 
     assert isinstance(world.build(0), nn.Module)
     for bad, word in (
         ({"heads": 3}, "multiple of heads"), ({"positions": "?"}, "positions"), ({"lr": 0.0}, "lr"),
-        ({"context": 100_000}, "too few"), ({"layers": 0}, "layers"),
+        ({"context": 100_000}, "too few"), ({"layers": 0}, "layers"), ({"placed": 3}, "placed"),
     ):  # fmt: skip
         with pytest.raises(BadOption, match=word):
             attention_language(**{**world.knobs, **bad}, cache=tmp_path)
