@@ -101,6 +101,14 @@ def claim(path: Path, *, resume: bool) -> Lock:
     return Lock(fd)
 
 
+def forsake(path: Path) -> None:
+    """Take back a claim that came to nothing: remove the directory if it holds no run and nothing else."""
+    if not exists(path):
+        with contextlib.suppress(OSError):
+            (path / "writer.lock").unlink(missing_ok=True)
+            path.rmdir()
+
+
 _OURS = {"writer.lock", "journal", "steps", "source", "control", "readings", "run.json", "index.sqlite"}
 
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from strobe.core.catalogue import load, lookup, path_of
+from strobe.core.catalogue import catalogue, load, lookup, path_of
 from strobe.core.errors import BadOption, NameNotFound, StateMismatch, near
 
 
@@ -112,7 +112,8 @@ class Levers:
 
     def _control(self, name: str) -> Control:
         if name not in self._controls:
-            raise NameNotFound(f"there is no control {name!r}; {near(name, self._controls)}")
+            edits = [e.name for e in catalogue() if e.kind == "edit"]
+            raise NameNotFound(f"there is no control or edit {name!r}; {near(name, [*self._controls, *edits])}")
         return self._controls[name]
 
     def _set_group(self, key: str, value: float) -> None:
@@ -158,11 +159,12 @@ def _parse_text(text: str) -> dict[str, Any]:
         raise BadOption(
             f"cannot read the edit {text!r}; write name=value, for example lr=1e-4 or ablate=blocks.0.attn.z@1[2]"
         )
-    try:
-        if m["kwargs"] is None:
+    is_edit = ":" in m["name"] or any(e.kind == "edit" and e.name == m["name"] for e in catalogue())
+    if m["kwargs"] is None and not is_edit:
+        try:
             return {"act": "set", "name": m["name"], "value": float(m["value"])}
-    except ValueError:
-        pass
+        except ValueError:
+            pass
     try:
         call = ast.parse(f"f({m['kwargs'] or ''})", mode="eval").body
         kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}  # type: ignore[attr-defined]

@@ -110,23 +110,22 @@ class Recorder(Notes):
 
     def start(self) -> "Recorder":
         """Open the run (what `with` does)."""
-        self._drive = drive.current()
-        if self._drive and self._drive.mode == "replay":
-            self._start_driven(self._drive)
+        from strobe.runs.replay import Mute
+
+        d = drive.current()
+        if d is None:
+            self._start_writing(None)
+        elif d.recorder is not None or not directory.same(self.path, d.path):
+            self._journal = Mute()  # another run of the same script: it must run, and leave no file
         else:
-            self._start_writing()
+            self._drive = d
+            self._start_replaying(d) if d.mode == "replay" else self._start_writing(d)
         self._open = True
         return self
 
-    def _start_driven(self, d: drive.Drive) -> None:
-        from strobe.runs.replay import Mute
-
-        if d.recorder is not None or not directory.same(self.path, d.path):
-            self._journal = Mute()  # another run of the same script: it must run, and leave no file
-            self._counter = [0]
-            return
+    def _start_replaying(self, d: drive.Drive) -> None:
         assert d.witness is not None
-        d.recorder, self._journal, self._counter = self, d.witness, [0]
+        d.recorder, self._journal = self, d.witness
         restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
         self.n, self._script = d.start, d.script
         self.levers.install(d.edits, self._undo, functions=d.functions, only_sites=True)
@@ -134,44 +133,38 @@ class Recorder(Notes):
         if d.stop == self.n:
             raise drive.ReachedStep
 
-    def _start_writing(self) -> None:
-        d = (
-            self._drive
-            if self._drive and directory.same(self.path, self._drive.path) and not self._drive.recorder
-            else None
-        )
-        self._drive = d
-        path = d.out if d else self.path
-        assert path is not None
-        self.path = path
+    def _start_writing(self, d: drive.Drive | None) -> None:
+        path = self.path if d is None or d.out is None else d.out
+        named, self.path = self.path if d is None else d.path, path
         self._lock = directory.claim(path, resume=self._resume and d is None)
         try:
             self._store = Snapshots(path)
-            resumed = None if d is not None else self._resume_from() if self._resume else None
+            resumed = self._resume_from(self._store) if self._resume and d is None else None
             fresh = resumed is None
+            applied = []
             if d is not None:
                 restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
-                self.n, d.recorder = d.start, self
+                self.n, d.recorder, self._script = d.start, self, d.script
+                applied = self.levers.install(d.edits, self._undo, functions=d.functions)
             if fresh:
-                edits = d.edits if d else []
                 directory.create(
                     path, entry=self._entry, objects=self.objects, start=self.n, parent=d.parent if d else None,
-                    edits=edits, about=self._about, loop_path=str((d.path if d else path).resolve()),
+                    edits=d.edits if d else [], about=self._about, loop_path=str(named.resolve()),
                 )  # fmt: skip
+            else:
+                self.levers.install(directory.describe(path)["edits"], self._undo, only_sites=True)
             self._open_journal(resumed)
             self._inbox = Inbox(path)
             self._counter, self._seen = self._inbox.counter, self._inbox.seen
-            if d is not None:
-                self._apply_edits(d)
-            elif not fresh:
-                self.levers.install(directory.describe(path).get("edits", []), self._undo, only_sites=True)
+            for edit in applied:
+                self.event("edit", author="fork", **edit)
         except BaseException:
+            self._undo.close()
             self._lock.release()
+            directory.forsake(path)
             raise
         self._began = self._last_saved = time.monotonic()
         self._started_at = self.n
-        if d is not None:
-            self._script = d.script
         if fresh:
             self._guard("snapshot", self._save)
         self._set_due()
@@ -186,14 +179,14 @@ class Recorder(Notes):
         self._layouts.clear()
         self._print_names = ""
 
-    def _resume_from(self) -> int | None:
+    def _resume_from(self, store: Snapshots) -> int | None:
         """Restore the newest snapshot that is whole; None where nothing was recorded yet."""
         from strobe.runs.replay import applied_after
         from strobe.runs.run import Run
 
-        for step in reversed(self._store.steps()):
+        for step in reversed(store.steps()):
             try:
-                state, _ = self._store.load(step)
+                state, _ = store.load(step)
             except StrobeError as e:
                 self._say(f"step {step}", f"{e}; trying the snapshot before it")
                 continue
@@ -204,11 +197,6 @@ class Recorder(Notes):
         if directory.exists(self.path) and Run(self.path).last > 0:
             raise StrobeError(f"{self.path} holds no whole snapshot to resume from; strobe doctor {self.path} says why")
         return None
-
-    def _apply_edits(self, d: drive.Drive) -> None:
-        applied = self.levers.install(d.edits, self._undo, functions=d.functions)
-        for edit in applied:
-            self.event("edit", author="fork", **edit)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         self.close(error)

@@ -124,6 +124,8 @@ def _load(name: str, obj: Any, stored: Any, where: str) -> None:
     else:
         try:
             obj.load_state_dict(stored)
+            if hasattr(obj, "__iter__"):  # a loader makes its iterator now, not in the loop: making one draws a seed,
+                obj.state_dict()  # which must come before the random states are put back
         except (ValueError, KeyError, RuntimeError) as e:
             raise StateMismatch(f"{name} ({type(obj).__name__}) does not take the state in {where}: {e}") from e
 

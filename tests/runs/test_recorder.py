@@ -62,7 +62,9 @@ def test_watching_changes_nothing(tmp_path: Path, toy: Any) -> None:
     a.run(tmp_path / "a", 30)
     b = toy()
     b.run(tmp_path / "b", 30, hook=lambda rec: rec.watch(norm, every=1, name=f"n{rec.n}") if rec.n < 3 else None)
-    assert all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    )
 
 
 def test_a_failing_watch_is_said_once_and_training_goes_on(tmp_path: Path, toy: Any) -> None:
@@ -82,7 +84,9 @@ def test_a_failing_watch_is_said_once_and_training_goes_on(tmp_path: Path, toy: 
     assert open_run(tmp_path / "r").last == 10
 
 
-def test_a_loss_that_is_not_finite_is_recorded_exactly_and_the_last_good_state_is_named(tmp_path: Path, toy: Any) -> None:
+def test_a_loss_that_is_not_finite_is_recorded_exactly_and_the_last_good_state_is_named(
+    tmp_path: Path, toy: Any
+) -> None:
     one = toy()
     with strobe.record(tmp_path / "r", model=one.model, snapshots=2) as rec:
         rec.step(loss=1.0)
@@ -170,7 +174,10 @@ def test_bad_input_is_one_clear_error_before_anything_is_written(tmp_path: Path,
     (tmp_path / "dir" / "thesis.tex").write_text("x")
     with pytest.raises(NotARun, match="other files in it"):
         strobe.record(tmp_path / "dir", model=one.model).start()
-    with pytest.raises(BadOption, match=r"record\(\.\.\., loss=fn"), strobe.record(tmp_path / "r", model=one.model) as rec:
+    with (
+        pytest.raises(BadOption, match=r"record\(\.\.\., loss=fn"),
+        strobe.record(tmp_path / "r", model=one.model) as rec,
+    ):
         rec.watch(norm)
 
 
@@ -190,7 +197,9 @@ def test_resume_goes_on_exactly(tmp_path: Path, toy: Any) -> None:
     whole.run(tmp_path / "whole", 60)
     first = toy()
     with pytest.raises(KeyboardInterrupt):
-        first.run(tmp_path / "r", 60, hook=lambda rec: (_ for _ in ()).throw(KeyboardInterrupt) if rec.n == 37 else None)
+        first.run(
+            tmp_path / "r", 60, hook=lambda rec: (_ for _ in ()).throw(KeyboardInterrupt) if rec.n == 37 else None
+        )
     assert open_run(tmp_path / "r").status == "interrupted"
     second = toy(seed=5)
     second.run(tmp_path / "r", 60, resume=True)
@@ -224,6 +233,9 @@ def test_importing_strobe_does_not_import_torch() -> None:
 
 
 def test_steps_needs_step(tmp_path: Path, toy: Any) -> None:
-    with pytest.raises(BadOption, match="rec.steps goes on only after"), strobe.record(tmp_path / "r", model=toy().model) as rec:
+    with (
+        pytest.raises(BadOption, match="rec.steps goes on only after"),
+        strobe.record(tmp_path / "r", model=toy().model) as rec,
+    ):
         for _ in rec.steps(3):
             pass
