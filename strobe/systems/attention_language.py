@@ -86,6 +86,9 @@ class AttentionOnly(nn.Module):
     """Tokens (B, T) -> logits (B, T, V): embedding, attention blocks, layer norm, unembedding; no MLP.
 
     Only the first `placed` blocks know positions; those above have none of their own (NoPE).
+
+    >>> AttentionOnly(vocab=20, context=8, d_model=8, heads=2, layers=2)(torch.zeros(3, 8, dtype=torch.long)).shape
+    torch.Size([3, 8, 20])
     """
 
     def __init__(
@@ -152,10 +155,19 @@ def attention_language(
     split; `unigram_entropy`, `bigram_entropy`: their cross-entropy on all held-out tokens (`_err`: clustered by file);
     `unigram_excess`, `bigram_excess`: by how much these may exceed the best predictor of that order on those tokens
     (proven: up to their plug-in entropy); `unigram_probe`, `bigram_probe`: the cross-entropy on exactly the tokens of
-    `probe(0)`; `pattern_sites`, `head_sites`, `heads`, `layers`, `context`, `windows`, `manifest`, `tokenizer` (JSON).
-    Cost: 3 s to tokenise 12 MB when cold; the same from the cache in 0.5 s.
+    `probe(0)`; `pattern_sites`, `head_sites`, `smear_sites`, `heads`, `layers`, `context`, `windows`, `manifest`,
+    `tokenizer` (JSON).
+    Cost: 3 s to tokenise 12 MB when cold, 0.5 s from the cache; then 14 ms a step (one thread, defaults).
+    Regime: with the defaults the model is closest to the bigram table near step 230, a head of the second layer does
+    induction (score > 0.3) by step 350 to 470 and the loss passes below the bigram entropy by step 400, 6 s in. Without
+    smeared keys (`smear=False`), or with rotary positions in both layers (`placed=2`), no head passed 0.05 within 1200
+    steps: the loss falls on trigrams alone. The gates that open (σ(smear) from 0.5 to 0.95) are part of the mechanism.
     Raises `BadOption` for a corpus without enough text, and for sizes that do not fit together.
     Ref: Olsson et al., arXiv:2209.11895; the stages in Hoogland et al., arXiv:2402.02364.
+
+    >>> attention_language(d_model=64, heads=3)
+    Traceback (most recent call last):
+    strobe.core.errors.BadOption: d_model must be a multiple of heads (an even one with rotary ...
     """
     _check(context, d_model, heads, layers, positions, placed, batch, lr, weight_decay, probe_size)
     data = text(corpus, vocab=vocab, held_fraction=held_fraction, seed_split=seed_split, cache=cache, progress=progress)
@@ -195,6 +207,7 @@ def attention_language(
         facts=_facts(data, vocab, probe(0).numpy())
         | {
             "pattern_sites": [f"blocks.{i}.attn.pattern" for i in range(layers)],
+            "smear_sites": [f"blocks.{i}.attn:param.smear" for i in range(layers)] if smear else [],
             "head_sites": [[f"blocks.{i}.attn.z@1[{h}]" for h in range(heads)] for i in range(layers)],
             "heads": heads, "layers": layers, "context": context, "windows": len(windows),
         },

@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -56,6 +57,10 @@ def text(
     `cache` a folder (default: the user's cache folder); `progress(what, fraction)` is called as work goes on.
     Cost: about 3 s for 12 MB when cold, 0.3 s from the cache.
     Raises `BadOption` for a path that is not there, a corpus without readable text, or too small a vocabulary.
+
+    >>> text("/no/such/folder")
+    Traceback (most recent call last):
+    strobe.core.errors.BadOption: there is no corpus at ...
     """
     if vocab < 258:
         raise BadOption(
@@ -201,6 +206,7 @@ def _store(made: Text, folder: Path) -> None:
                 np.save(part / f"{name}.npy", getattr(made, name), allow_pickle=False)
             (part / "tokenizer.json").write_text(made.tokenizer, encoding="utf-8")
             (part / "manifest.json").write_text(json.dumps(made.manifest), encoding="utf-8")
+            rmtree(folder, ignore_errors=True)  # only a damaged one gets here: a whole one was read
             part.rename(folder)
     except OSError:
         return  # read-only home, full disk, or another process was first: the tokens in memory are as good

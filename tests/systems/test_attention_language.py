@@ -72,6 +72,8 @@ def test_a_head_is_a_site_and_the_pattern_is_causal(world: System) -> None:
         assert not seen[site].triu(1).any()
     with patch(model, {world.facts["head_sites"][1][1]: torch.zeros_like}):
         assert not torch.equal(model(tokens), whole)
+    with tap(model, world.facts["smear_sites"]) as seen:
+        assert [seen[site].shape for site in world.facts["smear_sites"]] == [(2,), (2,)]
     late = tokens.clone()
     late[:, -1] = (late[:, -1] + 1) % 280
     assert torch.allclose(model(late)[:, :-1], whole[:, :-1], atol=1e-5)  # nothing is seen before it is said

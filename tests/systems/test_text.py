@@ -55,6 +55,9 @@ def test_the_second_time_comes_from_the_cache_and_is_the_same(folder: Path, tmp_
     assert first.manifest == again.manifest
     (next((tmp_path / "cache").iterdir()) / "train.npy").write_bytes(b"cut short")
     assert np.array_equal(text(folder, vocab=300, cache=tmp_path / "cache", held_fraction=0.3).train, first.train)
+    said.clear()
+    text(folder, vocab=300, cache=tmp_path / "cache", held_fraction=0.3, progress=lambda what, part: said.append(what))
+    assert said == ["reading"]  # the damaged one was replaced
     (folder / "0.txt").write_text("changed " * 50)
     assert (
         text(folder, vocab=300, cache=tmp_path / "cache", held_fraction=0.3).manifest["digest"]
