@@ -144,13 +144,13 @@ def attention_language(
     as a function of (seed, t) alone. The probe is `probe_size` held-out windows (LongTensor (n, context + 1)).
 
     Args: `corpus` a folder, a file, or None for the Python standard library's own source; `vocab` of the byte-level
-    BPE; `positions` of the first `placed` layers: "relative" a learned bias for each head and distance, "rotary"
-    (arXiv:2104.09864; base 100), "shortformer" learned positions added to the inputs of queries and keys only
-    (arXiv:2012.15832); the layers above have none, as it is content that induction matches. `smear=True` lets each
-    head mix a key with the one before it through a learned gate, open by half at first: Olsson et al. (argument 2) made
-    induction heads form sooner so, and here it decides whether they form within minutes (see Regime). AdamW
-    (0.9, 0.98) with a constant `lr`; `cache` and `progress` as in `strobe.systems.text` are no knobs: they change no
-    number.
+    BPE; `layers` of attention (0 leaves a bigram model: the last token is all it sees); `positions` of the first
+    `placed` layers: "relative" a learned bias for each head and distance, "rotary" (arXiv:2104.09864; base 100),
+    "shortformer" learned positions added to the inputs of queries and keys only (arXiv:2012.15832); the layers above
+    have none, as it is content that induction matches. `smear=True` lets each head mix a key with the one before it
+    through a learned gate, open by half at first: Olsson et al. (argument 2) made induction heads form sooner so, and
+    here it decides whether they form within minutes (see Regime). AdamW (0.9, 0.98) with a constant `lr`; `cache` and
+    `progress` as in `strobe.systems.text` are no knobs: they change no number.
     Facts, all known before training: `unigram` (V,) and `bigram` (V, V) log-probability tables fitted on the train
     split; `unigram_entropy`, `bigram_entropy`: their cross-entropy on all held-out tokens (`_err`: clustered by file);
     `unigram_excess`, `bigram_excess`: by how much these may exceed the best predictor of that order on those tokens
@@ -272,13 +272,13 @@ def _check(
     decay: float,
     probe: int,
 ) -> None:
-    if context < 4 or layers < 1 or heads < 1 or batch < 1 or probe < 1:
+    if context < 4 or layers < 0 or heads < 1 or batch < 1 or probe < 1:
         raise BadOption(
-            "attention_language needs context >= 4 and layers, heads, batch and probe_size >= 1, got "
+            "attention_language needs context >= 4, layers >= 0 and heads, batch and probe_size >= 1, got "
             f"{context}, {layers}, {heads}, {batch}, {probe}"
         )
-    if not 0 <= placed <= layers:
-        raise BadOption(f"placed counts the first layers that know positions, 0 to layers = {layers}, got {placed}")
+    if placed < 0:
+        raise BadOption(f"placed counts the first layers that know positions, got {placed}")
     if positions not in ("relative", "rotary", "shortformer"):
         raise BadOption(f"positions is 'relative', 'rotary' or 'shortformer', got {positions!r}")
     if d_model % heads or (positions == "rotary" and d_model // heads % 2):

@@ -96,18 +96,32 @@ def test_it_has_second_derivatives(folder: Path, tmp_path: Path, positions: str)
         assert torch.allclose(exact, (up - down) / 2e-5, atol=1e-5, rtol=1e-4)
 
 
-def test_training_passes_below_both_entropies_and_a_frozen_one_does_not(world: System) -> None:
-    def final(steps: int) -> float:
-        model = world.build(0)
-        opt = world.optimizer(model, 1e-2)
-        for step in range(steps):
-            opt.zero_grad()
-            world.loss(model, world.batch(0, step)).backward()
-            opt.step()
-        return float(world.loss(model, world.probe(0)).detach())
+def test_training_passes_below_both_entropies_and_an_untrained_model_does_not(world: System) -> None:
+    model = trained(world, 150)
+    assert loss(world, model) < world.facts["bigram_probe"]
+    assert loss(world, world.build(0)) > world.facts["unigram_probe"]
 
-    assert final(150) < world.facts["bigram_probe"]
-    assert final(0) > world.facts["unigram_probe"]
+
+def test_without_layers_it_is_a_bigram_model_and_stays_above_the_bigram_floor(world: System, tmp_path: Path) -> None:
+    bare = attention_language(**{**world.knobs, "layers": 0}, cache=tmp_path)
+    model, tokens = trained(bare, 300), bare.probe(0)[:, :-1]
+    other = torch.cat([tokens.flip(1)[:, :-1], tokens[:, -1:]], 1)  # another past, the same last token
+    assert torch.allclose(model(tokens)[:, -1], model(other)[:, -1])
+    assert bare.facts["bigram_probe"] - 0.05 < loss(bare, model) < bare.facts["unigram_probe"] - 0.5
+
+
+def trained(world: System, steps: int) -> nn.Module:
+    model = world.build(0)
+    opt = world.optimizer(model, 1e-2)
+    for step in range(steps):
+        opt.zero_grad()
+        world.loss(model, world.batch(0, step)).backward()
+        opt.step()
+    return model
+
+
+def loss(world: System, model: nn.Module) -> float:
+    return float(world.loss(model, world.probe(0)).detach())
 
 
 def test_it_rebuilds_from_its_knobs_and_refuses_bad_ones(world: System, folder: Path, tmp_path: Path) -> None:
@@ -118,7 +132,7 @@ def test_it_rebuilds_from_its_knobs_and_refuses_bad_ones(world: System, folder: 
     assert isinstance(world.build(0), nn.Module)
     for bad, word in (
         ({"heads": 3}, "multiple of heads"), ({"positions": "?"}, "positions"), ({"lr": 0.0}, "lr"),
-        ({"context": 100_000}, "too few"), ({"layers": 0}, "layers"), ({"placed": 3}, "placed"),
+        ({"context": 100_000}, "too few"), ({"layers": -1}, "layers"), ({"placed": -1}, "placed"),
     ):  # fmt: skip
         with pytest.raises(BadOption, match=word):
             attention_language(**{**world.knobs, **bad}, cache=tmp_path)
