@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+READY = 0.7  # the probe starts when the residuals promise this part of the tolerance
+HOPELESS = 5.0  # and ends when what it found says they are this far from it
+PAYS = 0.35  # a probe step that shrinks the bound by less is left for a residual
+
+
 @dataclass(frozen=True, slots=True)
 class Eigenpairs:
     """The k largest eigenvalues, descending: λᵢ lies in [valuesᵢ, valuesᵢ + errorsᵢ], up to rounding.
@@ -33,8 +38,9 @@ def top_eigenpairs(
     k: int,
     *,
     start: Tensor | None = None,
+    toward: Tensor | None = None,
     tol: float = 1e-3,
-    missed: float = 0.01,
+    missed: float = 0.05,
     max_matvecs: int | None = None,
     guard: int = 0,
     generator: torch.Generator | None = None,
@@ -78,29 +84,44 @@ def top_eigenpairs(
     for column in [] if start is None else start.to(device, dtype).T:
         if space.m < most and space.add(column):
             space.given += 1
-    chain = None if space.m else space.probe(gauss())
-    whole, mu = chain is not None, math.inf  # `whole`: the chain runs in the whole space, so it bounds λ₁ itself
-    ceiling = math.inf
+    chain = None if space.m else space.probe(gauss() if toward is None else gauss() + toward)
+    hidden, doubt = 1.0, min(4 * missed, 0.5)
+    whole, mu, ceiling = chain is not None, math.inf, math.inf  # `whole`: the chain bounds λ₁ itself, not just V^⊥
     while True:
         if chain is not None:
-            level = chain.level(missed)
-            mu, ceiling = min(mu, level), min(ceiling, level if whole else math.inf)
-        theta, y, upper = space.bounds(k, min(mu, ceiling))
-        upper = upper.clamp(max=max(ceiling, float(theta[0])))
-        floor = space.rounding()
-        short = upper - theta + floor > tol * theta.abs()
-        if (space.m >= k and not short.any()) or space.m >= most:
+            mu = min(mu, chain.level(missed if whole else doubt))
+            ceiling = min(ceiling, mu) if whole else ceiling
+        theta, y, upper = space.bounds(k, mu)
+        slack = space.rounding()
+        if chain is not None and not whole:
+            hidden = min(hidden, chain.hidden(float(theta[-1])))
+        errors = upper.clamp(max=max(ceiling, float(theta[0]))) - theta + slack
+        good = errors <= tol * theta.abs()
+        if space.m == dim or (k == 1 and ceiling - float(theta[0]) <= float(errors[0])):
+            hidden = 0.0 if space.m == dim else min(hidden, missed)
+        if (space.m >= k and bool(good.all()) and hidden <= missed) or space.m >= most:
             break
-        hoped = space.bounds(k, space.tail(3))[2] - theta > 0.7 * tol * theta.abs()
-        if space.m <= k or bool(hoped.any()):  # the residuals are too large whatever the probe says
-            worst = int(((space.bounds(k, space.tail(3))[2] - theta) / theta.abs().clamp_min(floor)).argmax())
-            if space.expand(y[:, worst]):
-                chain = chain if whole else None
-                continue
-            chain, whole = space.probe(gauss()), False  # an invariant subspace: only a new direction can help
-        elif chain is None or whole or not chain.extend():
-            chain, whole = space.probe(gauss()), False
-    return space.result(k, guard, upper - theta + floor, ~short, missed)
+
+        def worst(level: float, theta: Tensor = theta, slack: float = slack) -> tuple[float, int]:
+            relative = (space.bounds(k, level)[2] - theta) / theta.abs().clamp_min(slack)
+            return float(relative.max()), int(relative.argmax())
+
+        proven = chain is not None and not whole
+        hoped, at = worst(max(space.tail(3), chain.top() if proven else -math.inf))
+        if proven:  # above the k-th value no residual, however small, can help
+            level = chain.level(doubt)
+            pays = level > theta[-1] or worst(chain.level(doubt, ahead=True))[0] < PAYS * worst(level)[0]
+            probing = hoped <= HOPELESS * tol and (pays or hidden > missed)
+        else:
+            near = hidden <= missed and mu < theta[-1] and worst(mu)[0] * PAYS**4 < tol  # cheaper than a new probe
+            probing = space.m > k and hoped <= READY * tol and not near
+        if probing and proven and chain.extend():
+            continue
+        if not probing and space.expand(y[:, at]):
+            chain = chain if whole else None
+            continue
+        chain, whole = space.probe(gauss()), False
+    return space.result(k, guard, errors, good & (hidden <= missed), hidden)
 
 
 class _Space:
@@ -222,15 +243,33 @@ class _Chain:
         last = self.space.F.get(self.space.m - 1)
         return last is not None and self.space.add(last)
 
-    def level(self, missed: float) -> float:
-        """The μ above which an eigenvalue stays unseen by this chain with probability at most `missed`."""
+    def top(self) -> float:
+        """Its largest Ritz value: what V leaves reaches at least this."""
+        return float(torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])[-1])
+
+    def hidden(self, value: float) -> float:
+        """The probability that this chain did not see an eigenvalue as large as `value`, if V leaves one there."""
+        ritz = torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])
+        if not len(ritz) or float(ritz[-1]) >= value:
+            return 1.0
+        logs = sum(math.log(max(b, 1e-300)) for b in self.space.beta[self.first : self.space.m])
+        return min(1.0, math.sqrt(2 / math.pi) * math.exp(min(0.0, self.log + logs - float((value - ritz).log().sum()))))
+
+    def level(self, missed: float, *, ahead: bool = False) -> float:
+        """The μ above which an eigenvalue stays unseen by this chain with probability at most `missed`.
+
+        `ahead` guesses it for one step more, with the last step's coefficients again.
+        """
         space = self.space
         ritz = torch.linalg.eigvalsh(space.S[self.first : space.m, self.first : space.m])
         if not len(ritz):
             return math.inf
-        want = self.log + sum(math.log(max(b, 1e-300)) for b in space.beta[self.first : space.m])
-        want += math.log(math.sqrt(2 / math.pi) / missed)
-        low = float(ritz[-1])
+        logs = [math.log(max(b, 1e-300)) for b in space.beta[self.first : space.m]]
+        if ahead:
+            logs.append(logs[-1])
+            ritz = torch.cat([space.S[space.m - 1, space.m - 1, None], ritz])
+        want = self.log + sum(logs) + math.log(math.sqrt(2 / math.pi) / missed)
+        low = float(ritz.max())
         high = low + math.exp(want / len(ritz))
         for _ in range(60):
             mid = (low + high) / 2

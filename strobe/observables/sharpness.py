@@ -1,0 +1,143 @@
+"""The largest eigenvalues of the loss Hessian, cold or tracked along a run."""
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strobe.core.cards import observable
+from strobe.core.errors import BadOption, Diverged
+from strobe.core.reading import Reading
+from strobe.core.snapshot import Snapshot
+from strobe.numerics.eigen import Eigenpairs, top_eigenpairs
+
+
+@observable(symbol="λ₁", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2103.00065")
+def sharpness(
+    snap: Snapshot, *, k: int = 1, tol: float = 1e-3, missed: float = 0.05, max_hvps: int | None = None,
+    start: Tensor | None = None, seed: int = 0,
+) -> Reading:
+    """The k largest (algebraic) eigenvalues λ₁ >= ... >= λ_k of the Hessian of the loss.
+
+        λᵢ(H)    H = ∂² loss / ∂θ²,  θ all trainable parameters,  by Rayleigh-Ritz on a Krylov space of H
+
+    Args: k; tol, the error allowed on each eigenvalue relative to itself; missed, see Err; max_hvps, default
+    100 + 40 k; start, a (parameters, any) matrix of nearby eigenvectors (`SharpnessTracker` keeps them for you).
+    The value is a float for k = 1 and a descending array of k otherwise.
+    Err: a bound, not a standard error: λᵢ lies in [value, value + err] unless an eigenvector hid from the random
+    probe, of which the probability is at most `missed` for the worst spectrum; rounding is inside. Leaves out that
+    the data stand for a population. `how["converged"]` is err <= tol |λᵢ| for all i; it is False, and err wide,
+    where max_hvps ran out.
+    Cost: one gradient with a graph kept, and `how["hvps"]` products of two gradients each. Memory: hvps x parameters.
+    Regime: a twice differentiable loss; ReLU counts as linear between its kinks. Raises `BadOption` without trainable
+    parameters and `Diverged` where the Hessian is not finite.
+    Ref: arXiv:2103.00065 for the quantity; `strobe.numerics.eigen` for the bound. Departure: the authors take
+    λ of largest magnitude by LOBPCG or power iteration without a bound.
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> snap = Snapshot(net, lambda m, x: m(x).square().sum(), torch.diag(torch.tensor([1.0, 3.0])))
+    >>> print(sharpness(snap).value)
+    18.0
+    """
+    return _reading(_solve(snap, k, tol, missed, max_hvps, start, seed, 0, None), snap, k, "loss/θ²")
+
+
+@observable(symbol="λ₁(P⁻¹H)", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2207.14484")
+def preconditioned_sharpness(
+    snap: Snapshot, *, preconditioner: dict[str, Tensor], k: int = 1, tol: float = 1e-3, missed: float = 0.05,
+    max_hvps: int | None = None, start: Tensor | None = None, seed: int = 0,
+) -> Reading:
+    """The k largest eigenvalues of P⁻¹H, for a diagonal P > 0: what adaptive methods feel as sharpness.
+
+        λᵢ(P^(-1/2) H P^(-1/2))    for Adam after t steps:  P = (1 − β₁ᵗ) (√(v / (1 − β₂ᵗ)) + ε)
+
+    Args: preconditioner, the diagonal of P by parameter name, shaped like the parameters; the others as for
+    `sharpness`, as are Err, Cost and Regime. Raises `BadOption` for a name or shape that does not fit, or P <= 0.
+    Ref: arXiv:2207.14484, equation 2 and section 3.
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> snap = Snapshot(net, lambda m, x: m(x).square().sum(), torch.diag(torch.tensor([1.0, 3.0])))
+    >>> print(preconditioned_sharpness(snap, preconditioner={"weight": torch.tensor([[1.0, 100.0]])}).value)
+    2.0
+    """
+    params = snap.params()
+    if set(preconditioner) != set(params):
+        odd = sorted(set(preconditioner) ^ set(params))
+        raise BadOption(f"the preconditioner needs one tensor for each trainable parameter; {odd[0]!r} is on one side only")
+    for name, p in params.items():
+        if preconditioner[name].shape != p.shape:
+            raise BadOption(f"the preconditioner of {name} has shape {tuple(preconditioner[name].shape)}, not {tuple(p.shape)}")
+        if not bool((preconditioner[name] > 0).all()):
+            raise BadOption(f"the preconditioner of {name} is not positive everywhere; for Adam add its eps and take a step first")
+    scale = torch.cat([preconditioner[name].detach().to(p).reshape(-1) for name, p in params.items()]).rsqrt()
+    return _reading(_solve(snap, k, tol, missed, max_hvps, start, seed, 0, scale), snap, k, "1/lr")
+
+
+class SharpnessTracker:
+    """`sharpness` along a run: each call starts from the eigenvectors of the last, and is bounded as a cold call is.
+
+    A call on a model with another number of parameters starts cold. The vectors stay in `basis`, (parameters, k + 1).
+    Made to be watched: `rec.watch(SharpnessTracker(), every=1)` records it under the name and path of `sharpness`.
+    Err, Regime: as for `sharpness`. Cost: at k = 1 and every step, about half of a cold call.
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> snap = Snapshot(net, lambda m, x: m(x).square().sum(), torch.diag(torch.tensor([1.0, 3.0])))
+    >>> track = SharpnessTracker()
+    >>> track(snap).value, track(snap).value
+    (18.0, 18.0)
+    """
+
+    card = sharpness.card  # type: ignore[attr-defined]
+
+    def __init__(
+        self, *, k: int = 1, tol: float = 1e-3, missed: float = 0.05, max_hvps: int | None = None, seed: int = 0
+    ) -> None:
+        self.k, self.tol, self.missed, self.max_hvps, self.seed = k, tol, missed, max_hvps, seed
+        self.basis: Tensor | None = None
+        self.__name__ = self.__qualname__ = "sharpness"  # the same quantity, so readings are recomputed by it
+
+    def __call__(self, snap: Snapshot) -> Reading:
+        dim = sum(p.numel() for p in snap.params().values())
+        start = self.basis if self.basis is not None and len(self.basis) == dim else None
+        got = _solve(snap, self.k, self.tol, self.missed, self.max_hvps, start, self.seed + snap.step, 1, None)
+        self.basis = got.basis
+        return _reading(got, snap, self.k, "loss/θ²")
+
+
+def _solve(
+    snap: Snapshot, k: int, tol: float, missed: float, most: int | None, start: Tensor | None, seed: int, guard: int,
+    scale: Tensor | None,
+) -> Eigenpairs:
+    params = list(snap.params().values())
+    dim = sum(p.numel() for p in params)
+    if dim and not 1 <= k <= dim:
+        raise BadOption(f"sharpness takes 1 <= k <= {dim}, the number of parameters; got k = {k}")
+    if not (tol > 0 and 0 < missed < 1):
+        raise BadOption(f"sharpness needs tol > 0 and 0 < missed < 1, got {tol} and {missed}")
+    if start is not None and (start.ndim != 2 or len(start) != dim):
+        raise BadOption(f"start is a ({dim}, s) matrix of vectors, got shape {tuple(start.shape)}")
+    with snap.hvp_operator() as hvp, torch.no_grad():
+        product = hvp if scale is None else lambda v: scale * hvp(scale * v)
+        try:
+            return top_eigenpairs(
+                product, dim, k, start=start, tol=tol, missed=missed, max_matvecs=most, guard=guard,
+                generator=torch.Generator().manual_seed(seed), device=params[0].device,
+                dtype=reduce(torch.promote_types, [p.dtype for p in params]),
+            )
+        except FloatingPointError as e:
+            raise Diverged(
+                f"sharpness at step {snap.step}: {e}; the loss or its gradient is NaN or infinite there: "
+                f"look at an earlier step, or lower the learning rate"
+            ) from e
+
+
+def _reading(got: Eigenpairs, snap: Snapshot, k: int, unit: str) -> Reading:
+    how: dict[str, Any] = {
+        "converged": bool(got.converged.all()), "hvps": got.matvecs, "residuals": got.residuals.tolist(),
+        "missed": got.missed,
+    }
+    if k == 1:
+        return Reading(float(got.values[0]), float(got.errors[0]), unit, how)
+    return Reading(np.asarray(got.values), np.asarray(got.errors), unit, how | {"each": got.converged.tolist()})
