@@ -54,7 +54,7 @@ class Snapshot:
         ...     hvp(torch.tensor([1.0, 3.0])).tolist()
         [2.0, 6.0]
         """
-        leaves = {k: p.requires_grad_() for k, p in self.params().items()}  # detached: no hook or .grad of the model sees us
+        leaves = {k: p.requires_grad_() for k, p in self.params().items()}  # detached: the model's hooks do not fire
         if not leaves:
             raise BadOption(f"{type(self.model).__name__} has no parameter with requires_grad: there is no Hessian")
         points, sizes = list(leaves.values()), [p.numel() for p in leaves.values()]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 READY = 0.7  # the probe starts when the residuals promise this part of the tolerance
 HOPELESS = 5.0  # and ends when what it found says they are this far from it
 PAYS = 0.35  # a probe step that shrinks the bound by less is left for a residual
@@ -18,7 +17,7 @@ class Eigenpairs:
     """The k largest eigenvalues, descending: λᵢ lies in [valuesᵢ, valuesᵢ + errorsᵢ], up to rounding.
 
     values, errors, residuals, converged: (k,) on the CPU; vectors: (dim, k); basis: (dim, >= k), the vectors and
-    some further Ritz vectors, to hand to the next call as `start`. `missed` is the largest probability, over the
+    some further Ritz vectors, to hand to the next call as `start`; rest: the Ritz value after those. `missed` is the largest probability, over the
     random probes, that an eigenvalue hid from them and the upper bounds are wrong.
     """
 
@@ -28,6 +27,7 @@ class Eigenpairs:
     residuals: Tensor
     converged: Tensor
     basis: Tensor
+    rest: float
     matvecs: int
     missed: float
 
@@ -38,9 +38,9 @@ def top_eigenpairs(
     k: int,
     *,
     start: Tensor | None = None,
-    toward: Tensor | None = None,
     tol: float = 1e-3,
-    missed: float = 0.05,
+    missed: float = 0.01,
+    trust: float | None = None,
     max_matvecs: int | None = None,
     guard: int = 0,
     generator: torch.Generator | None = None,
@@ -61,7 +61,8 @@ def top_eigenpairs(
 
     Args: matvec (dim,) -> (dim,); start (dim, s), any s >= 1, need not be orthogonal (vectors of a nearby
     operator: a warm start); tol, the error allowed on each eigenvalue relative to itself; guard, how many Ritz
-    vectors beyond k to return in `basis`; max_matvecs, default 100 + 40 k. Memory: dim x matvecs.
+    vectors beyond k to return in `basis`; max_matvecs, default 100 + 40 k; trust, a number: probe nothing and take
+    μ = trust θ₁ on the caller's word, so that errors and converged are only as good as it. Memory: dim x matvecs.
     Stops unconverged, with wide `errors` and `converged` False, at max_matvecs.
     Raises ValueError for k outside 1..dim and FloatingPointError when matvec returns a non-finite vector.
     Ref: van Dorsselaer, Hochstenbach & van der Vorst 2000 (SIAM J. Matrix Anal. 22, 837) for the probe's
@@ -84,44 +85,46 @@ def top_eigenpairs(
     for column in [] if start is None else start.to(device, dtype).T:
         if space.m < most and space.add(column):
             space.given += 1
-    chain = None if space.m else space.probe(gauss() if toward is None else gauss() + toward)
-    hidden, doubt = 1.0, min(4 * missed, 0.5)
-    whole, mu, ceiling = chain is not None, math.inf, math.inf  # `whole`: the chain bounds λ₁ itself, not just V^⊥
+    whole = None if space.m else space.probe(gauss())  # a chain in the whole space: it bounds λ₁ itself
+    probe: _Chain | None = None
+    mu = ceiling = math.inf
     while True:
-        if chain is not None:
-            mu = min(mu, chain.level(missed if whole else doubt))
-            ceiling = min(ceiling, mu) if whole else ceiling
+        if whole is not None:
+            ceiling = min(ceiling, whole.level(missed))
+        mu = min(mu, ceiling, math.inf if probe is None else probe.level(missed))
+        if trust is not None:
+            mu = trust * float(space.ritz()[0][0])
         theta, y, upper = space.bounds(k, mu)
         slack = space.rounding()
-        if chain is not None and not whole:
-            hidden = min(hidden, chain.hidden(float(theta[-1])))
         errors = upper.clamp(max=max(ceiling, float(theta[0]))) - theta + slack
         good = errors <= tol * theta.abs()
-        if space.m == dim or (k == 1 and ceiling - float(theta[0]) <= float(errors[0])):
-            hidden = 0.0 if space.m == dim else min(hidden, missed)
-        if (space.m >= k and bool(good.all()) and hidden <= missed) or space.m >= most:
-            break
+        if (space.m >= k and bool(good.all())) or space.m >= most:
+            return space.result(k, guard, errors, good, missed if trust is None else 1.0)
+        size = theta.abs().clamp_min(slack)
 
-        def worst(level: float, theta: Tensor = theta, slack: float = slack) -> tuple[float, int]:
-            relative = (space.bounds(k, level)[2] - theta) / theta.abs().clamp_min(slack)
-            return float(relative.max()), int(relative.argmax())
+        def error(level: float, theta: Tensor = theta, size: Tensor = size) -> Tensor:
+            return (space.bounds(k, level)[2] - theta) / size
 
-        proven = chain is not None and not whole
-        hoped, at = worst(max(space.tail(3), chain.top() if proven else -math.inf))
-        if proven:  # above the k-th value no residual, however small, can help
-            level = chain.level(doubt)
-            pays = level > theta[-1] or worst(chain.level(doubt, ahead=True))[0] < PAYS * worst(level)[0]
-            probing = hoped <= HOPELESS * tol and (pays or hidden > missed)
+        hoped = error(max(space.tail(3), -math.inf if probe is None else probe.top()))
+        if trust is not None:
+            probing, hoped = False, error(mu)
+        elif probe is not None:  # above the k-th value no residual, however small, can help
+            now, ahead = probe.level(missed), probe.level(missed, ahead=True)
+            pays = now > theta[-1] or error(ahead).max() < PAYS * error(now).max()
+            probing = bool(pays and hoped.max() <= HOPELESS * tol)
+        elif k == 1 and whole is not None:
+            probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
-            near = hidden <= missed and mu < theta[-1] and worst(mu)[0] * PAYS**4 < tol  # cheaper than a new probe
-            probing = space.m > k and hoped <= READY * tol and not near
-        if probing and proven and chain.extend():
-            continue
-        if not probing and space.expand(y[:, at]):
-            chain = chain if whole else None
-            continue
-        chain, whole = space.probe(gauss()), False
-    return space.result(k, guard, errors, good & (hidden <= missed), hidden)
+            cheap = mu < theta[-1] and error(mu).max() * PAYS**4 < tol  # a few residuals against a new probe
+            probing = bool(space.m > k and hoped.max() <= READY * tol and not cheap)
+        if probing:
+            whole = None
+            if probe is None or not probe.extend():
+                probe = space.probe(gauss())
+        else:
+            probe = None
+            if not space.expand(y[:, int(hoped.argmax())]):  # an invariant subspace: only a new direction can help
+                whole, probe = None, space.probe(gauss())
 
 
 class _Space:
@@ -229,7 +232,8 @@ class _Space:
         theta, y = self.ritz()
         basis = self.V[: self.m].T @ y[:, : k + guard].to(self.V)
         residuals = (self._root() @ y[:, :k]).norm(dim=0)
-        return Eigenpairs(theta[:k], basis[:, :k], errors, residuals, converged, basis, self.m, missed)
+        rest = float(theta[min(k + guard, self.m - 1)])
+        return Eigenpairs(theta[:k], basis[:, :k], errors, residuals, converged, basis, rest, self.m, missed)
 
 
 class _Chain:
@@ -246,14 +250,6 @@ class _Chain:
     def top(self) -> float:
         """Its largest Ritz value: what V leaves reaches at least this."""
         return float(torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])[-1])
-
-    def hidden(self, value: float) -> float:
-        """The probability that this chain did not see an eigenvalue as large as `value`, if V leaves one there."""
-        ritz = torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])
-        if not len(ritz) or float(ritz[-1]) >= value:
-            return 1.0
-        logs = sum(math.log(max(b, 1e-300)) for b in self.space.beta[self.first : self.space.m])
-        return min(1.0, math.sqrt(2 / math.pi) * math.exp(min(0.0, self.log + logs - float((value - ritz).log().sum()))))
 
     def level(self, missed: float, *, ahead: bool = False) -> float:
         """The μ above which an eigenvalue stays unseen by this chain with probability at most `missed`.
