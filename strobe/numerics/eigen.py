@@ -17,8 +17,8 @@ class Eigenpairs:
     """The k largest eigenvalues, descending: λᵢ lies in [valuesᵢ, valuesᵢ + errorsᵢ], up to rounding.
 
     values, errors, residuals, converged: (k,) on the CPU; vectors: (dim, k); basis: (dim, >= k), the vectors and
-    some further Ritz vectors, to hand to the next call as `start`; rest: the Ritz value after those. `missed` is the largest probability, over the
-    random probes, that an eigenvalue hid from them and the upper bounds are wrong.
+    some further Ritz vectors, to hand to the next call as `start`; rest: the Ritz value after those. `missed` bounds
+    the probability that an eigenvalue hid from a random probe and the upper bounds are wrong; 1 without a probe.
     """
 
     values: Tensor
@@ -39,7 +39,7 @@ def top_eigenpairs(
     *,
     start: Tensor | None = None,
     tol: float = 1e-3,
-    missed: float = 0.01,
+    missed: float = 1e-3,
     trust: float | None = None,
     max_matvecs: int | None = None,
     guard: int = 0,
@@ -56,8 +56,10 @@ def top_eigenpairs(
 
     and μ comes from a probe: a fresh Gaussian vector g, projected to V^⊥, and j Lanczos steps from it. An
     eigenvector u in V^⊥ with eigenvalue μ above the probe's Ritz values has |uᵀg| <= ‖g‖ ∏βᵢ / ∏(μ − ritzᵢ), while
-    uᵀg is a standard normal: μ is where that happens with probability `missed`. So a double eigenvalue, which one
-    Krylov chain can not see twice, or one that has not emerged yet, is found by the probe and not passed over.
+    uᵀg is a standard normal: that is as improbable as it is small. So a double eigenvalue, which one Krylov chain can
+    not see twice, or one that has not emerged yet, is found by the probe and not passed over. The probability is at
+    most `missed` that an eigenvalue above the k-th hid, and 10 `missed` that one above μ did (then an error is above
+    its bound, but of its order). For k = 1 nothing can be passed over, and the first chain bounds λ₁ itself.
 
     Args: matvec (dim,) -> (dim,); start (dim, s), any s >= 1, need not be orthogonal (vectors of a nearby
     operator: a warm start); tol, the error allowed on each eigenvalue relative to itself; guard, how many Ritz
@@ -68,10 +70,10 @@ def top_eigenpairs(
     Ref: van Dorsselaer, Hochstenbach & van der Vorst 2000 (SIAM J. Matrix Anal. 22, 837) for the probe's
     polynomial, there applied to the whole operator and here to what is left of it.
 
-    >>> d = torch.linspace(0, 1, 300).square()
+    >>> d = 1 / torch.arange(1, 301)
     >>> got = top_eigenpairs(lambda v: d * v, 300, 2, tol=1e-3)
-    >>> bool(got.converged.all()), [round(float(x), 2) for x in got.values]
-    (True, [1.0, 0.99])
+    >>> bool(got.converged.all()), [round(float(x), 3) for x in got.values]
+    (True, [1.0, 0.5])
     """
     if not 1 <= k <= dim:
         raise ValueError(f"top_eigenpairs needs 1 <= k <= dim, got k = {k}, dim = {dim}")
@@ -88,18 +90,23 @@ def top_eigenpairs(
     whole = None if space.m else space.probe(gauss())  # a chain in the whole space: it bounds λ₁ itself
     probe: _Chain | None = None
     mu = ceiling = math.inf
+    doubt, hidden = min(10 * missed, 0.5), 1.0
     while True:
         if whole is not None:
-            ceiling = min(ceiling, whole.level(missed))
-        mu = min(mu, ceiling, math.inf if probe is None else probe.level(missed))
+            ceiling = min(ceiling, whole.level(doubt))
+        mu = min(mu, ceiling, math.inf if probe is None else probe.level(doubt))
         if trust is not None:
             mu = trust * float(space.ritz()[0][0])
         theta, y, upper = space.bounds(k, mu)
         slack = space.rounding()
         errors = upper.clamp(max=max(ceiling, float(theta[0]))) - theta + slack
-        good = errors <= tol * theta.abs()
+        if probe is not None:
+            hidden = min(hidden, probe.hidden(float(theta[-1])))
+        if space.m == dim or trust is not None or (k == 1 and ceiling < math.inf):
+            hidden = 0.0 if space.m == dim else missed  # for k = 1, `errors` tells all
+        good = (errors <= tol * theta.abs()) & (hidden <= missed)
         if (space.m >= k and bool(good.all())) or space.m >= most:
-            return space.result(k, guard, errors, good, missed if trust is None else 1.0)
+            return space.result(k, guard, errors, good, hidden if trust is None else 1.0)
         size = theta.abs().clamp_min(slack)
 
         def error(level: float, theta: Tensor = theta, size: Tensor = size) -> Tensor:
@@ -109,13 +116,13 @@ def top_eigenpairs(
         if trust is not None:
             probing, hoped = False, error(mu)
         elif probe is not None:  # above the k-th value no residual, however small, can help
-            now, ahead = probe.level(missed), probe.level(missed, ahead=True)
-            pays = now > theta[-1] or error(ahead).max() < PAYS * error(now).max()
+            now, ahead = probe.level(doubt), probe.level(doubt, ahead=True)
+            pays = hidden > missed or now > theta[-1] or error(ahead).max() < PAYS * error(now).max()
             probing = bool(pays and hoped.max() <= HOPELESS * tol)
         elif k == 1 and whole is not None:
             probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
-            cheap = mu < theta[-1] and error(mu).max() * PAYS**4 < tol  # a few residuals against a new probe
+            cheap = hidden <= missed and mu < theta[-1] and error(mu).max() * PAYS**4 < tol  # a few residuals against a new probe
             probing = bool(space.m > k and hoped.max() <= READY * tol and not cheap)
         if probing:
             whole = None
@@ -250,6 +257,15 @@ class _Chain:
     def top(self) -> float:
         """Its largest Ritz value: what V leaves reaches at least this."""
         return float(torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])[-1])
+
+    def hidden(self, value: float) -> float:
+        """The probability that this chain saw nothing of an eigenvalue as large as `value`, if V left one there."""
+        i, m = self.first, self.space.m
+        ritz = torch.linalg.eigvalsh(self.space.S[i:m, i:m])
+        if not len(ritz) or float(ritz[-1]) >= value:
+            return 1.0
+        length = self.log + sum(math.log(max(b, 1e-300)) for b in self.space.beta[i:m]) - float((value - ritz).log().sum())
+        return min(1.0, math.sqrt(2 / math.pi) * math.exp(min(0.0, length)))
 
     def level(self, missed: float, *, ahead: bool = False) -> float:
         """The μ above which an eigenvalue stays unseen by this chain with probability at most `missed`.

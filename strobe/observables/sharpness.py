@@ -20,7 +20,7 @@ TURNS = 10  # residuals a turning call may add: with more, a bounded call costs 
 
 @observable(symbol="λ₁", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2103.00065")
 def sharpness(
-    snap: Snapshot, *, k: int = 1, tol: float = 1e-3, missed: float = 0.01, max_hvps: int | None = None,
+    snap: Snapshot, *, k: int = 1, tol: float = 1e-3, missed: float = 1e-3, max_hvps: int | None = None,
     start: Tensor | None = None, seed: int = 0,
 ) -> Reading:
     """The k largest (algebraic) eigenvalues λ₁ >= ... >= λ_k of the Hessian of the loss.
@@ -50,7 +50,7 @@ def sharpness(
 
 @observable(symbol="λ₁(P⁻¹H)", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2207.14484")
 def preconditioned_sharpness(
-    snap: Snapshot, *, preconditioner: dict[str, Tensor], k: int = 1, tol: float = 1e-3, missed: float = 0.01,
+    snap: Snapshot, *, preconditioner: dict[str, Tensor], k: int = 1, tol: float = 1e-3, missed: float = 1e-3,
     max_hvps: int | None = None, start: Tensor | None = None, seed: int = 0,
 ) -> Reading:
     """The k largest eigenvalues of P⁻¹H, for a diagonal P > 0: what adaptive methods feel as sharpness.
@@ -108,7 +108,7 @@ class SharpnessTracker:
         self.__name__ = self.__qualname__ = "sharpness"
 
     def __call__(
-        self, snap: Snapshot, *, k: int = 1, tol: float = 1e-3, missed: float = 0.01, max_hvps: int | None = None,
+        self, snap: Snapshot, *, k: int = 1, tol: float = 1e-3, missed: float = 1e-3, max_hvps: int | None = None,
         seed: int = 0,
     ) -> Reading:
         dim = sum(p.numel() for p in snap.params().values())
