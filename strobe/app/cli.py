@@ -82,41 +82,6 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> Callable[[],
     return draw
 
 
-@app.command("list", rich_help_panel=LOOK)
-def list_(kind: Annotated[str, typer.Argument(help="observable, law, edit, study or system; all by default.")] = "",
-          as_json: Json = False) -> None:  # fmt: skip
-    """What there is: observables, laws, edits, studies, systems (does not import torch)."""
-    from strobe.core.cards import FIELDS
-    from strobe.core.catalogue import catalogue
-
-    kind = kind.rstrip("s") if kind != "studies" else "study"
-    if kind and kind not in FIELDS:
-        raise BadOption(f"there is no kind {kind!r}; there are {', '.join(FIELDS)}")
-    _entries([e for e in catalogue() if kind in ("", e.kind)], as_json)
-
-
-@app.command(rich_help_panel=LOOK)
-def find(word: str, as_json: Json = False) -> None:
-    """Search the catalogue by word (does not import torch)."""
-    from strobe.core.catalogue import catalogue
-    from strobe.core.catalogue import find as search
-    from strobe.core.errors import near
-
-    entries = search(word)
-    if not entries and not as_json:
-        raise BadOption(f"nothing in the catalogue mentions {word!r}; {near(word, [e.name for e in catalogue()])}")
-    _entries(entries, as_json)
-
-
-def _entries(entries: list[Any], as_json: bool) -> None:
-    rows = [[e.kind, e.name, e.summary] for e in entries]
-    data = [
-        {"kind": e.kind, "name": e.name, "path": e.path, "summary": e.summary, "options": e.options, "card": e.card}
-        for e in entries
-    ]
-    show(as_json, data, table("", ["kind", "name", "what"], rows))
-
-
 @app.command(rich_help_panel=START)
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs and the report go.")] = Path("runs/demo"),
@@ -188,6 +153,41 @@ def _print_report(report: Any, page: Path, began: float) -> None:
 
 def _brief(x: Any) -> str:
     return f"{x:.4g}" if isinstance(x, float) else str(x)
+
+
+@app.command("list", rich_help_panel=LOOK)
+def list_(kind: Annotated[str, typer.Argument(help="observable, law, edit, study or system; all by default.")] = "",
+          as_json: Json = False) -> None:  # fmt: skip
+    """What there is: observables, laws, edits, studies, systems (does not import torch)."""
+    from strobe.core.cards import FIELDS
+    from strobe.core.catalogue import catalogue
+
+    kind = kind.rstrip("s") if kind != "studies" else "study"
+    if kind and kind not in FIELDS:
+        raise BadOption(f"there is no kind {kind!r}; there are {', '.join(FIELDS)}")
+    _entries([e for e in catalogue() if kind in ("", e.kind)], as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def find(word: str, as_json: Json = False) -> None:
+    """Search the catalogue by word (does not import torch)."""
+    from strobe.core.catalogue import catalogue
+    from strobe.core.catalogue import find as search
+    from strobe.core.errors import near
+
+    entries = search(word)
+    if not entries and not as_json:
+        raise BadOption(f"nothing in the catalogue mentions {word!r}; {near(word, [e.name for e in catalogue()])}")
+    _entries(entries, as_json)
+
+
+def _entries(entries: list[Any], as_json: bool) -> None:
+    rows = [[e.kind, e.name, e.summary] for e in entries]
+    data = [
+        {"kind": e.kind, "name": e.name, "path": e.path, "summary": e.summary, "options": e.options, "card": e.card}
+        for e in entries
+    ]
+    show(as_json, data, table("", ["kind", "name", "what"], rows))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -331,12 +331,17 @@ def fork(
     as_json: Json = False,
 ) -> None:
     """Start a branch of a run at any step, with edits; the run itself is not touched."""
+    from strobe.app.progress import Bars
     from strobe.runs.run import open_run
 
     name, _, step = where.rpartition("@")
     if not name or not step.isdigit():
         raise BadOption(f"write RUN@STEP, for example runs/mine@400; got {where!r}")
-    r = open_run(name).fork(int(step), edits or [], until=until, out=out)
+    parent = open_run(name)
+    goal = until or parent.facts["about"].get("steps", parent.last)
+    with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        advance = lambda n: bars.step("training the branch", n - int(step), max(goal - int(step), 1))  # noqa: E731
+        r = parent.fork(int(step), edits or [], until=until, out=out, progress=advance)
     data = {"branch": str(r.path), "from": int(step), "to": r.last}
     show(as_json, data, f"{r.path}: steps {step} to {r.last}")
 

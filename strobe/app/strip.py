@@ -25,6 +25,7 @@ class Panel:
     unit: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)  # {"value", "label", "err"?}
+    curves: list[dict[str, Any]] = field(default_factory=list)  # {"steps", "values", "label"}: what was predicted
     log: bool = False
     note: str = ""
 
@@ -49,11 +50,17 @@ def traces(run: Run, name: str, label: str, *, branch: bool = False) -> list[Tra
             s.steps, s.values, s.errs = s.steps[keep], s.values[keep], s.errs[keep]
         return [Trace(label, s.steps, s.values, s.errs, branch)]
     rows = run.readings(name)
+    last = rows[-1]
+    if len(last["how"].get("steps", ())) == len(np.atleast_1d(last["value"])):  # one reading of a whole path
+        rows = [
+            {"step": t, "value": v, "err": e}
+            for t, v, e in zip(last["how"]["steps"], last["value"], last["err"], strict=True)
+        ]
     steps = np.array([r["step"] for r in rows])
     values = np.array([np.ravel(r["value"]) for r in rows], float)
     errs = np.array([np.ravel(np.broadcast_to(r["err"], np.shape(r["value"]))) for r in rows], float)
     shape = np.shape(rows[-1]["value"])
-    labels = rows[-1]["how"].get("labels") or [
+    labels = last["how"].get("labels") or [
         ".".join(map(str, i)) if len(shape) > 1 else str(i[0]) for i in np.ndindex(*shape)
     ]
     return [Trace(f"{label} {n}".strip(), steps, values[:, i], errs[:, i], branch) for i, n in enumerate(labels)]
@@ -110,7 +117,7 @@ def thin(steps: np.ndarray, values: np.ndarray, most: int = 900) -> tuple[np.nda
         ok = np.isfinite(part)
         if ok.any():
             at = np.where(ok, part, np.nan)
-            keep += sorted({a + int(np.nanargmin(at)), a + int(np.nanargmax(at))})
+            keep += sorted({int(a + np.nanargmin(at)), int(a + np.nanargmax(at))})
     return steps[keep], values[keep]
 
 
@@ -139,6 +146,8 @@ def _panel(ax: Any, panel: Panel, run: Run, branches: Sequence[Run]) -> None:
                     )
             except NameNotFound:
                 continue
+    for curve in panel.curves:
+        ax.plot(curve["steps"], curve["values"], color="#222222", lw=1.1, ls=":", zorder=5, label=curve["label"])
     for line in panel.lines:
         ax.axhline(line["value"], color="#555555", lw=0.9, ls=(0, (4, 2)), zorder=1)
         if line.get("err"):
@@ -255,7 +264,13 @@ def draw_path(run: Run, name: str, stages: dict[str, Any] | None) -> str | None:
             ax.errorbar(scores[at, 0], scores[at, 1], errs[at, 1], errs[at, 0], fmt="o", ms=4, color=COLOURS[k % len(COLOURS)],
                         elinewidth=0.6, label=f"stage {k + 1}", zorder=2)  # fmt: skip
         for i in sorted({0, len(steps) - 1, *np.linspace(0, len(steps) - 1, 6).astype(int)}):
-            ax.annotate(str(steps[i]), scores[i, :2], xytext=(4, 4), textcoords="offset points", fontsize=7.5)
+            ax.annotate(
+                str(steps[i]),
+                (float(scores[i, 0]), float(scores[i, 1])),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7.5,
+            )
         ax.set_xlabel(f"PC 1 ({how['explained'][0]:.0%} of the variance)")
         ax.set_ylabel(f"PC 2 ({how['explained'][1]:.0%})")
         ax.legend(fontsize=8, frameon=False)

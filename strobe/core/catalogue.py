@@ -73,7 +73,7 @@ def load(path: str) -> Callable[..., Any]:
         raise NameNotFound(f"cannot import {path!r}: no module named {missing!r}; {hint}") from e
     except AttributeError as e:
         raise NameNotFound(f"{module} has no {attr!r}; {near(attr, [n for n in dir(obj) if n[0] != '_'])}") from e
-    return obj  # type: ignore[no-any-return]
+    return obj
 
 
 def path_of(fn: Callable[..., Any]) -> str:

@@ -1,5 +1,6 @@
 """A model at one moment, with the loss and the data to measure it on."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,11 +35,15 @@ class Snapshot:
     def loss_at(self, params: Mapping[str, Tensor]) -> Tensor:
         """The loss at other parameter values; works under torch.func transforms."""
         host = _Host(self.model, self.loss)
-        return functional_call(host, {f"model.{k}": v for k, v in params.items()}, (self.data,))
+        given = {f"model.{k}": v for k, v in params.items()}
+        if self.mode == "train":  # layers that update their statistics in place do it on copies
+            given |= {f"model.{k}": b.clone() for k, b in self.model.named_buffers()}
+        return functional_call(host, given, (self.data,))
 
     def hvp(self, v: dict[str, Tensor]) -> dict[str, Tensor]:
         """H v, the loss Hessian times a vector: forward over reverse, about four gradients. The slow, obvious one."""
-        with self.quiet(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        with self.quiet(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # as in `hvp_operator`
+            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch 2.13's own jvp rules
             return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
 
     @contextmanager
@@ -67,9 +72,18 @@ class Snapshot:
                 raise BadOption(f"a product takes a flat vector of {sum(sizes)} numbers, got shape {tuple(v.shape)}")
             parts = v.split(sizes)
             cotangents = [parts[i].view_as(g).to(g) for i, g in kept]
-            got = torch.autograd.grad(
-                [g for _, g in kept], points, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
-            ) if kept else [torch.zeros_like(p) for p in points]
+            got = (
+                torch.autograd.grad(
+                    [g for _, g in kept],
+                    points,
+                    cotangents,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                if kept
+                else [torch.zeros_like(p) for p in points]
+            )
             return torch.cat([h.detach().reshape(-1).to(v) for h in got])
 
         with self.quiet(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative

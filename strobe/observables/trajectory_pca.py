@@ -20,7 +20,7 @@ def trajectory_pca(
     """Principal-component scores of a run's trajectory: an array (steps, components).
 
         X (T, D) row t = outputs on the probe (or parameters) at step t;  X_c = X − mean over t
-        X_c X_cᵀ = U Λ Uᵀ,   scores = U √Λ / √(number of outputs),   signs such that the last step is positive
+        X_c X_cᵀ = U Λ Uᵀ,   scores = U √Λ / √(number of entries of a row), an r.m.s.,   signs such that the last step is positive
 
     Args: `run` anything with `stored()` and `walk(steps)`; `outputs(model, data)` -> tensor whose first dimension
     counts examples (default: the model on the data's inputs); `groups` blocks of examples for the error.
@@ -38,7 +38,7 @@ def trajectory_pca(
     x = torch.stack(rows).double()  # (T, examples, D)
     x = x - x.mean(0, keepdim=True)
     if of == "params":
-        scores, share = _pca(_gram(x), x.shape[1], components)
+        scores, share = _pca(_gram(x), x[0].numel(), components)
         return Reading(scores, np.zeros_like(scores), "", {"steps": at, "explained": share, "of": of})
     if x.shape[1] < groups:
         groups = x.shape[1]
@@ -47,8 +47,11 @@ def trajectory_pca(
     blocks = torch.arange(x.shape[1]) % groups
     grams = [_gram(x[:, blocks == g]) for g in range(groups)]
     total = sum(grams[1:], grams[0])
-    scores, share = _pca(total, x.shape[1], components)
-    left = [_aligned(_pca(total - g, int((blocks != i).sum()), components)[0], scores) for i, g in enumerate(grams)]
+    scores, share = _pca(total, x[0].numel(), components)
+    left = [
+        _aligned(_pca(total - g, int((blocks != i).sum()) * x.shape[2], components)[0], scores)
+        for i, g in enumerate(grams)
+    ]
     err = np.sqrt((groups - 1) / groups * np.square(np.stack(left) - np.mean(left, 0)).sum(0))
     return Reading(scores, err, "", {"steps": at, "explained": share, "of": of, "examples": x.shape[1]})
 

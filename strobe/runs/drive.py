@@ -4,7 +4,7 @@ The loop is run again as it is; inside it, `strobe.record(...)` asks `current()`
 to start, where to stop, and what to do with what is recorded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ class Drive:
     parent: dict[str, Any] | None = None
     witness: "Witness | None" = None
     recorder: "Recorder | None" = None
+    progress: Callable[[int], None] | None = None
 
 
 _CURRENT: ContextVar[Drive | None] = ContextVar("strobe_drive", default=None)

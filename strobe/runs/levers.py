@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from strobe.core.catalogue import catalogue, load, lookup, path_of
@@ -38,12 +39,10 @@ class Levers:
     def __init__(self, objects: dict[str, Any]) -> None:
         self.objects = objects
         self._controls: dict[str, Control] = {}
-        groups = getattr(objects.get("optimizer"), "param_groups", None)
-        for key, value in (groups[0] if groups else {}).items():
+        groups = getattr(objects.get("optimizer"), "param_groups", None) or [{}]
+        for key, value in groups[0].items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                self._controls[key] = Control(
-                    lambda k=key: groups[0][k], lambda v, k=key: self._set_group(k, v), low=0.0
-                )
+                self._controls[key] = Control(partial(self._group, key), partial(self._set_group, key), low=0.0)
 
     def declare(self, name: str, get: Callable[[], float], set: Callable[[float], None], *,
                 low: float, high: float, unit: str) -> None:  # fmt: skip
@@ -96,8 +95,8 @@ class Levers:
                     f"this branch was made with a function given by hand ({edit['text'].strip()[:60]!r}), which cannot be "
                     "loaded again; fork the parent with the function once more"
                 )
-            return functions[edit["function"]]  # type: ignore[no-any-return]
-        return load(edit["edit"])(**edit["kwargs"])  # type: ignore[no-any-return]
+            return functions[edit["function"]]
+        return load(edit["edit"])(**edit["kwargs"])
 
     def _edit_params(self, function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         import torch
@@ -116,11 +115,14 @@ class Levers:
             raise NameNotFound(f"there is no control or edit {name!r}; {near(name, [*self._controls, *edits])}")
         return self._controls[name]
 
+    def _group(self, key: str) -> float:
+        return float(self.objects["optimizer"].param_groups[0][key])  # read anew: loading a state replaces the groups
+
     def _set_group(self, key: str, value: float) -> None:
         """Set group 0 to `value` and keep the other groups' proportions, also in what a scheduler starts from."""
         groups = self.objects["optimizer"].param_groups
         old = groups[0][key]
-        scheduler = self.objects.get("scheduler")
+        scheduler: Any = self.objects.get("scheduler")
         for i, group in enumerate(groups):
             group[key] = value if i == 0 or not old else group[key] * (value / old)
             if key == "lr" and old and "initial_lr" in group:

@@ -32,10 +32,9 @@ class Notes:
         self._journal = directory.new_journal(self.path, resumed=None)
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._journal.close()
         self._lock.release()
-        return False
 
     def event(self, type: str, **facts: Any) -> None:
         """Append an event at the present step."""

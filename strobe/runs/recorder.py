@@ -99,7 +99,7 @@ class Recorder(Notes):
         self._journal: Any = None
         self._drive: drive.Drive | None = None
         self._undo = contextlib.ExitStack()
-        self._store: Snapshots | None = None
+        self._store, self._writes = Snapshots(path), False
         self._pid = os.getpid()
         self._open = False
 
@@ -139,7 +139,7 @@ class Recorder(Notes):
         self._lock = directory.claim(path, resume=self._resume and d is None)
         try:
             self._store = Snapshots(path)
-            resumed = self._resume_from(self._store) if self._resume and d is None else None
+            resumed = self._resume_from() if self._resume and d is None else None
             fresh = resumed is None
             applied = []
             if d is not None:
@@ -168,6 +168,7 @@ class Recorder(Notes):
         if fresh:
             self._guard("snapshot", self._save)
         self._set_due()
+        self._writes = True
         self._syncer = _Syncer(self._journal)
         self._old_handler = _on_sigterm(self._terminate)
         _OPEN.add(self)
@@ -179,14 +180,14 @@ class Recorder(Notes):
         self._layouts.clear()
         self._print_names = ""
 
-    def _resume_from(self, store: Snapshots) -> int | None:
+    def _resume_from(self) -> int | None:
         """Restore the newest snapshot that is whole; None where nothing was recorded yet."""
         from strobe.runs.replay import applied_after
         from strobe.runs.run import Run
 
-        for step in reversed(store.steps()):
+        for step in reversed(self._store.steps()):
             try:
-                state, _ = store.load(step)
+                state, _ = self._store.load(step)
             except StrobeError as e:
                 self._say(f"step {step}", f"{e}; trying the snapshot before it")
                 continue
@@ -198,7 +199,7 @@ class Recorder(Notes):
             raise StrobeError(f"{self.path} holds no whole snapshot to resume from; strobe doctor {self.path} says why")
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:  # type: ignore[override]
         self.close(error)
         return isinstance(error, drive.StopTraining)
 
@@ -208,12 +209,16 @@ class Recorder(Notes):
             return
         self._open = False
         self._undo.close()
-        if self._store is not None:
-            self._finish(self._store, error)
+        if self._writes:
+            self._finish(error)
 
-    def _finish(self, store: Snapshots, error: BaseException | None) -> None:
+    def _finish(self, error: BaseException | None) -> None:
         ended = error is None or isinstance(error, drive.StopTraining | drive.ReachedStep)
-        if ended and self.n not in store.steps():
+        if ended:
+            for w in self._watches:
+                if w.last < self.n:
+                    self._guard(f"watch {w.name}", partial(self._measure_one, w))
+        if ended and self.n not in self._store.steps():
             self._guard("last snapshot", self._save)
         why = {} if ended else {"error": f"{type(error).__name__}: {error}"}
         self.event("finished" if ended else "interrupted", **why)
@@ -308,14 +313,24 @@ class Recorder(Notes):
 
     def _set_due(self) -> None:
         n = self.n
+        if self._drive and self._drive.progress:
+            self._drive.progress(n)
         self._next_snapshot = self._snapshot_due(n)
         waiting = self._inbox.next_due() if self._inbox else None
         stop = self._drive.stop if self._drive and self._drive.stop is not None else NEVER
         watches = min((w.due(n) for w in self._watches), default=NEVER)
         pace = (time.monotonic() - self._began) / max(n - self._started_at, 1)
         clock = n + max(1, int(min(self._every_seconds, 1e9) / max(pace, 1e-6) / 16))
+        shown = n + 20 if self._drive and self._drive.progress else NEVER
         self._due = min(
-            self._next_snapshot, watches, self._print_due, stop, clock, self._scripted(), max(waiting or NEVER, n + 1)
+            shown,
+            self._next_snapshot,
+            watches,
+            self._print_due,
+            stop,
+            clock,
+            self._scripted(),
+            max(waiting or NEVER, n + 1),
         )
         if self._terminated or getattr(self._journal, "error", None):
             self._due = n + 1
@@ -540,7 +555,7 @@ class Recorder(Notes):
         return Snapshot(self.objects["model"], self.loss, self.probe, self.n)
 
     def watch(
-        self, observable: Callable[..., Reading], *, every: Any = "log", name: str | None = None, **options: Any
+        self, observable: Callable[..., Reading], /, *, every: Any = "log", name: str | None = None, **options: Any
     ) -> None:
         """Measure `observable(snapshot, **options)` at step 0 and then on a schedule; failures are events, not errors."""
         w = Watch(observable, schedule(every), name, options)
@@ -580,7 +595,12 @@ class Recorder(Notes):
 _OPEN: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=lambda: [r._in_child() for r in _OPEN] and None)
+def _leave_to_parent() -> None:
+    for recorder in _OPEN:
+        recorder._in_child()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Syncer(threading.Thread):

@@ -143,7 +143,7 @@ class Witness(Mute):
             self.found += [(n, f"step {n}: {d}") for d in differences(then_state, now)]
 
 
-def replay(run: "Run", to: int, *, verify: bool = False, progress: Callable[[int, int], None] | None = None) -> Replay:
+def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
     """Run the loop again to step `to`, from the nearest stored state before it.
 
     With `verify`, starts strictly before `to` where it can, goes on to the next stored evidence at or after `to`, and
@@ -207,7 +207,14 @@ def state_at(run: "Run", step: int) -> dict[str, Any]:
 
 
 def fork(
-    run: "Run", step: int, edits: list[Any], *, until: int | None, out: Path | None, options: dict[str, Any]
+    run: "Run",
+    step: int,
+    edits: list[Any],
+    *,
+    until: int | None,
+    out: Path | None,
+    options: dict[str, Any],
+    progress: Callable[[int], None] | None = None,
 ) -> "Run":
     """What `Run.fork` does."""
     from strobe.runs.run import Run
@@ -234,6 +241,7 @@ def fork(
         out,
         parent,
     )
+    drive.progress = progress
     with _threads(run), driving(drive):
         _go(run, drive, options)
     if drive.recorder is None:

@@ -1,6 +1,6 @@
 """Read a run directory: its series, events, snapshots and lineage; reopen any step; fork."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +219,7 @@ class Run:
 
     def fork(
         self, step: int, edits: Iterable[Any] = (), *, until: int | None = None, out: str | Path | None = None,
-        options: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None, progress: Callable[[int], None] | None = None,
     ) -> "Run":  # fmt: skip
         """Run the loop again from `step` with `edits`, as a new run; this one is not touched.
 
@@ -228,13 +228,22 @@ class Run:
             until: stop after this step; by default where the loop stops.
             out: the branch's directory; by default NAME-b1, NAME-b2, ... beside this run.
             options: other keyword arguments for the entry function (more steps, say).
+            progress: called with the step now and then.
         """
         from strobe.runs.replay import fork
 
         self.check_step(step)
         if until is not None and until < step:
             raise BadOption(f"until={until} is before the fork step {step}")
-        return fork(self, step, list(edits), until=until, out=Path(out) if out else None, options=options or {})
+        return fork(
+            self,
+            step,
+            list(edits),
+            until=until,
+            out=Path(out) if out else None,
+            options=options or {},
+            progress=progress,
+        )
 
 
 def open_run(path: str | Path) -> Run:

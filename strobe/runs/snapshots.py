@@ -140,8 +140,8 @@ class Snapshots:
         """Every problem of one snapshot, in words; empty when every byte is as it was written."""
         try:
             m = self.manifest(step)
-        except Damaged as e:
-            return [str(e)]
+        except Damaged as damage:
+            return [str(damage)]
         problems = list(self._check_pack(m))
         for name, e in m.tensors.items():
             path = self._pack(e["pack"])
@@ -248,7 +248,7 @@ def raw(t: "Tensor") -> memoryview:
     if t.layout != torch.strided or t.is_quantized:
         raise NotPlain(f"a {t.layout} tensor has no plain bytes; hand over its dense parts")
     t = t.resolve_conj().resolve_neg().detach().cpu().contiguous()
-    return memoryview(t.reshape(-1).view(torch.uint8).numpy()) if t.numel() else memoryview(b"")
+    return memoryview(t.reshape(-1).view(torch.uint8).numpy().data) if t.numel() else memoryview(b"")
 
 
 def fingerprint(t: "Tensor") -> int:
@@ -304,7 +304,7 @@ def _read_tensor(f: Any, e: dict[str, Any]) -> "Tensor":
 
     buffer = torch.empty(e["bytes"], dtype=torch.uint8)
     f.seek(e["begin"])
-    view = memoryview(buffer.numpy()) if e["bytes"] else memoryview(bytearray())
+    view = memoryview(buffer.numpy().data) if e["bytes"] else memoryview(bytearray())
     if e["bytes"] and f.readinto(view) != e["bytes"]:
         raise ValueError("is cut short")
     if _hash(e["dtype"], e["shape"], view) != e["hash"]:

@@ -35,7 +35,7 @@ class Watch:
     @property
     def name(self) -> str:
         """The series this watch writes."""
-        return self.given or getattr(self.function, "__name__", type(self.function).__name__)
+        return self.given or str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def due(self, n: int) -> int:
         """The next step at which to measure."""
@@ -62,7 +62,7 @@ def measure(function: Callable[..., Reading], snap: "Snapshot", options: dict[st
 
 
 def follow(
-    run: "Run", observable: Callable[..., Reading], *, every: Any = None, again: bool = False,
+    run: "Run", observable: Callable[..., Reading], /, *, every: Any = None, again: bool = False,
     progress: Callable[[int, int], None] | None = None, **options: Any,
 ) -> dict[int, Reading]:  # fmt: skip
     """Measure `observable` on a recorded run: {step: reading}.
@@ -138,7 +138,7 @@ def _shown(options: dict[str, Any]) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return loads(path.read_bytes())["readings"]  # type: ignore[no-any-return]
+        return loads(path.read_bytes())["readings"]
     except (OSError, ValueError, KeyError):
         return {}
 

@@ -1,6 +1,7 @@
 """Does a deep linear network learn its modes when, and as, the closed form says?"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def deep_linear(
     if scale not in STEPS:
         raise BadOption(f"scale is 'tiny', 'small' or 'full', got {scale!r}")
     steps, verdicts, runs = STEPS[scale], [], []
-    at = sorted({int(s) for s in np.linspace(0, steps, 33)})
+    at = sorted({0, *(int(s) for s in np.geomspace(steps / 60, steps, 32))})
     for setting in SETTINGS[scale]:
         knobs = {"start": 1e-3, **setting}
         name = "-".join(f"{k}{v:g}" for k, v in setting.items())
@@ -71,10 +72,10 @@ def _one(
     def setup(rec: Recorder) -> None:
         sealed.append(rec.seal(deep_linear_modes(lr=world.lr, **ask)))
         rival = deep_linear_modes(lr=2 * world.lr, **ask)
-        sealed.append(rec.seal(_renamed(rival, "mode_strengths, rival: loss without the ½ (must fail)")))
+        sealed.append(rec.seal(replace(rival, of="mode_strengths, rival: loss without the ½ (must fail)")))
         rec.watch(mode_strengths, every=at, **modes)
         rec.event(
-            "page", question="When does each mode of a deep linear network rise?", panels=_panels(world, sealed[0])
+            "page", question="When does each mode of a deep linear network rise?", panels=_panels(world, sealed[0], at)
         )
 
     path = train(world, out, steps=steps, seed=seed, setup=setup, after=lambda rec, _: progress(out.name, rec.n, steps))
@@ -86,21 +87,11 @@ def _one(
         return [notes.verdict(judge(p, measured, applies=balanced, why=why)) for p in sealed], path
 
 
-def _renamed(p: Prediction, of: str) -> Prediction:
-    from dataclasses import replace
-
-    return replace(p, of=of)
-
-
-def _panels(world: Any, law: Prediction) -> list[dict[str, Any]]:
+def _panels(world: Any, law: Prediction, at: list[int]) -> list[dict[str, Any]]:
     values = world.facts["singular_values"]
-    lines = [{"value": s, "label": f"s = {s:g}"} for s in values]
-    return [
-        {
-            "title": "mode strengths uᵢ",
-            "series": ["mode_strengths"],
-            "labels": {"mode_strengths": "mode"},
-            "lines": lines,
-        },
-        {"title": "training loss", "series": ["loss"], "unit": "½‖M − W‖²", "log": True},
+    curves = [
+        {"steps": at, "values": law.value[:, i].tolist(), "label": f"law, s = {s:g}"} for i, s in enumerate(values)
     ]
+    modes = {"title": "mode strengths uᵢ", "series": ["mode_strengths"], "labels": {"mode_strengths": "mode"}}
+    loss = {"title": "training loss", "series": ["loss"], "unit": "½‖M − W‖²", "log": True}
+    return [{**modes, "curves": curves}, loss]
