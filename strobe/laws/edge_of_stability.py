@@ -22,8 +22,8 @@ def edge_of_stability(
     Args: lr; optimizer, one of those; momentum m for heavy_ball and nesterov, in the convention of
     `torch.optim.SGD`, which is no moving average: as one, its edge is (1 − m) times lower; beta1 for ema and adam;
     rtol, the tolerance relative to the value. For adam the prediction is of `preconditioned_sharpness`.
-    Regime (`when`): a full batch, a constant lr, no weight decay, and a training loss that rose at some step of
-    the window and stayed finite: none of it measures λ₁. A run whose loss never rose has not met the edge: then
+    Regime (`when`): a full batch, a constant lr, no weight decay, and a training loss that rose at some step
+    since this lr was set and stayed finite: none of it measures λ₁. A run whose loss never rose has not met the edge: then
     λ₁ is below it, and the law is outside.
     Where it fails: small batches, which settle lower (arXiv:2103.00065, appendix K); cross entropy late in training,
     where λ₁ falls again; any run with another convention of momentum. Measured here on digits, tanh, MSE: λ₁ lr / 2
@@ -64,7 +64,7 @@ def edge_of_stability(
     )
 
 
-_ROSE = "the training loss rose at some step of the window and stayed finite"
+_ROSE = "the training loss rose at some step since this lr was set, and stayed finite"
 WHEN = {
     "gd": f"full-batch gradient descent, constant lr, no momentum or weight decay; {_ROSE}",
     "heavy_ball": f"full-batch torch.optim.SGD(momentum=m, dampening=0), constant lr, no weight decay; {_ROSE}",

@@ -59,7 +59,7 @@ def top_eigenpairs(
     uᵀg is a standard normal: that is as improbable as it is small. So a double eigenvalue, which one Krylov chain can
     not see twice, or one that has not emerged yet, is found by the probe and not passed over. The probability is at
     most `missed` that an eigenvalue above the k-th hid, and 10 `missed` that one above μ did (then an error is above
-    its bound, but of its order). For k = 1 nothing can be passed over, and the first chain bounds λ₁ itself.
+    its bound, but of its order). For k = 1 the first chain bounds λ₁ itself, with `missed`.
 
     Args: matvec (dim,) -> (dim,); start (dim, s), any s >= 1, need not be orthogonal (vectors of a nearby
     operator: a warm start); tol, the error allowed on each eigenvalue relative to itself; guard, how many Ritz
@@ -93,7 +93,7 @@ def top_eigenpairs(
     doubt, hidden = min(10 * missed, 0.5), 1.0
     while True:
         if whole is not None:
-            ceiling = min(ceiling, whole.level(doubt))
+            ceiling = min(ceiling, whole.level(missed))
         mu = min(mu, ceiling, math.inf if probe is None else probe.level(doubt))
         if trust is not None:
             mu = trust * float(space.ritz()[0][0])
@@ -122,7 +122,9 @@ def top_eigenpairs(
         elif k == 1 and whole is not None:
             probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
-            cheap = hidden <= missed and mu < theta[-1] and error(mu).max() * PAYS**4 < tol  # a few residuals against a new probe
+            cheap = (
+                hidden <= missed and mu < theta[-1] and error(mu).max() * PAYS**4 < tol
+            )  # a few residuals against a new probe
             probing = bool(space.m > k and hoped.max() <= READY * tol and not cheap)
         if probing:
             whole = None
@@ -264,7 +266,9 @@ class _Chain:
         ritz = torch.linalg.eigvalsh(self.space.S[i:m, i:m])
         if not len(ritz) or float(ritz[-1]) >= value:
             return 1.0
-        length = self.log + sum(math.log(max(b, 1e-300)) for b in self.space.beta[i:m]) - float((value - ritz).log().sum())
+        length = (
+            self.log + sum(math.log(max(b, 1e-300)) for b in self.space.beta[i:m]) - float((value - ritz).log().sum())
+        )
         return min(1.0, math.sqrt(2 / math.pi) * math.exp(min(0.0, length)))
 
     def level(self, missed: float, *, ahead: bool = False) -> float:
