@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from strobe.core.errors import BadOption, SiteNotFound, near
 
 _FORM = re.compile(
-    r"^(?P<path>[^:\s]*?)(:(?P<part>in|out|param)(\.(?P<item>\w+))?)?(?P<split>/\d+)?(?P<dim>@-?\d+)?(\[(?P<index>-?\d+)\])?$"
+    r"^(?P<path>[^:\s/@\[\]]*?)(:(?P<part>in|out|param)(\.(?P<item>\w+))?)?(?P<split>/\d+)?(?P<dim>@-?\d+)?(\[(?P<index>-?\d+)\])?$"
 )
 
 

@@ -1,11 +1,14 @@
 """A model at one moment, with the loss and the data to measure it on."""
 
 import warnings
+import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
@@ -44,7 +47,9 @@ class Snapshot:
         """H v, the loss Hessian times a vector: forward over reverse, about four gradients. The slow, obvious one."""
         with self.quiet(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # as in `hvp_operator`
             warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch 2.13's own jvp rules
-            return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
+            with warnings.catch_warnings():  # torch compiles its own decompositions on the first call, and deprecates how
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
 
     @contextmanager
     def hvp_operator(self) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -106,12 +111,17 @@ class Snapshot:
         modes = {m: m.training for m in self.model.modules()}
         buffers = {b: b.detach().clone() for b in self.model.buffers()} if self.mode == "train" else {}
         grads = {p: p.grad for p in self.model.parameters()}
+        python, legacy = random.getstate(), np.random.get_state()
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        for p in grads:
+            p.grad = None  # a backward inside would add to it in place
         self.model.train(self.mode == "train")
         try:
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 yield self.model
         finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
             for module, training in modes.items():
                 module.training = training
             with torch.no_grad():

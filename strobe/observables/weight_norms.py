@@ -21,7 +21,7 @@ def weight_norms(snap: Snapshot, *, modules: list[str] | None = None) -> Reading
     parameter counts where it is met first, as in `model.named_parameters()`.
     Err: a bound on rounding: squares are summed in float64, in which the sum is off by at most n 2⁻⁵³ of itself.
     Cost: one pass, no forward. Regime: always. Raises `SiteNotFound` for a module that is not there, and `BadOption`
-    where nothing is trainable.
+    where nothing is trainable. Ref: a definition.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(1, 1, bias=False))
     >>> _ = [torch.nn.init.ones_(p) for p in net.parameters()]
