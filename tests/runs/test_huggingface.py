@@ -2,6 +2,9 @@
 
 import copy
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,8 +179,6 @@ def test_a_learning_rate_set_live_stays_under_the_schedule(tmp_path: Path) -> No
 
 
 def test_pause_waits_for_resume(tmp_path: Path) -> None:
-    import threading
-
     path = tmp_path / "r"
 
     def later() -> None:
@@ -303,3 +304,9 @@ def test_refusals_come_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="most_snapshots"):
         trainer(tmp_path, StrobeCallback(tmp_path / "r", most_snapshots=1)).train()
     assert not (tmp_path / "r").exists()
+
+
+def test_without_the_library_the_error_names_the_extra() -> None:
+    code = "import sys; sys.modules['transformers'] = None; import strobe.runs.huggingface"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'strobe[huggingface]'" in done.stderr.splitlines()[-1]
