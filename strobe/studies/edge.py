@@ -26,7 +26,7 @@ from strobe.runs.recorder import Recorder
 from strobe.runs.run import Run, open_run
 
 QUESTION = "Does full-batch training settle at the edge of stability, also after the learning rate is set live?"
-STEPS = {"tiny": 1000, "small": 3000, "full": 12000}
+STEPS = {"tiny": 2400, "small": 3000, "full": 12000}
 # (name, optimizer, lr, momentum, lr to set half-way)
 SETTINGS: dict[str, list[tuple[str, str, float, float, float | None]]] = {
     "tiny": [("gd", "gd", 0.07, 0.0, 0.1)],
