@@ -1,6 +1,5 @@
 """Fixtures every test may use: one torch thread, worlds small enough for seconds, a loop as a user writes it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,29 @@ from strobe.systems.modular_addition import modular_addition
 from toys import Toy
 
 torch.set_num_threads(1)
-WORDS = "def return import self value index for in if else while class try except list dict item name data".split()
+WORDS = [
+    "def",
+    "return",
+    "import",
+    "self",
+    "value",
+    "index",
+    "for",
+    "in",
+    "if",
+    "else",
+    "while",
+    "class",
+    "try",
+    "list",
+    "dict",
+    "name",
+]
 
 
 @pytest.fixture(autouse=True)
-def _quiet_random() -> Iterator[None]:
+def _same_random_state() -> None:
     torch.manual_seed(0)
-    yield
 
 
 @pytest.fixture(scope="session")

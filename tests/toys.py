@@ -31,7 +31,9 @@ class Toy:
         self.opt.step()
         return loss
 
-    def run(self, path: Path, steps: int, hook: Callable[[strobe.Recorder], None] | None = None, **options: object) -> Path:
+    def run(
+        self, path: Path, steps: int, hook: Callable[[strobe.Recorder], None] | None = None, **options: object
+    ) -> Path:
         given = {"loss": self.loss, "probe": self.batch(10**6), **options}
         with strobe.record(path, model=self.model, optimizer=self.opt, **given) as rec:  # type: ignore[arg-type]
             for step in rec.steps(steps):

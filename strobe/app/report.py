@@ -35,7 +35,7 @@ def write_report(report: Report, out: Path) -> Path:
     env = Environment(
         loader=PackageLoader("strobe.app"), autoescape=select_autoescape(["html"]), undefined=StrictUndefined
     )
-    env.filters["num"] = number
+    env.filters["num"], env.filters["err"] = number, lambda x: number(x, digits=2)
     page = env.get_template("report.html").render(
         question=report.question,
         parts=[_part(t, [r for r in runs if _below(r, t, runs)]) for t in trunks],
@@ -52,18 +52,18 @@ def write_report(report: Report, out: Path) -> Path:
     return out
 
 
-def number(x: Any) -> str:
+def number(x: Any, digits: int = 4) -> str:
     """A number as a person writes it; a curve by its size and range."""
     if isinstance(x, bool) or not isinstance(x, int | float | list):
         return str(x)
     if np.ndim(x):
         v = np.asarray(x, float)
         return (
-            f"{v.size} values, {v.min():.4g} to {v.max():.4g}"
+            f"{v.size} values, {v.min():.{digits}g} to {v.max():.{digits}g}"
             if v.size > 4
-            else ", ".join(f"{a:.4g}" for a in v.ravel())
+            else ", ".join(f"{a:.{digits}g}" for a in v.ravel())
         )
-    return str(x) if isinstance(x, int) else f"{x:.4g}"
+    return str(x) if isinstance(x, int) else f"{x:.{digits}g}"
 
 
 def verdicts(run: Run) -> list[dict[str, Any]]:

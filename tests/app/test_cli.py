@@ -11,8 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def strobe(*args: object, code: int = 0) -> str:
-    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "160", "HOME": str(Path.home()), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "strobe.app.cli", *map(str, args)], capture_output=True, text=True, env=env)
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "/usr/bin:/bin",
+        "COLUMNS": "160",
+        "HOME": str(Path.home()),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "strobe.app.cli", *map(str, args)], capture_output=True, text=True, env=env
+    )
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stdout + done.stderr

@@ -8,7 +8,9 @@ from strobe.core.tap import patch, tap
 
 
 class Pair(nn.Module):
-    def forward(self, x: torch.Tensor, *, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, x: torch.Tensor, *, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return (x if mask is None else x * mask), {"twice": 2 * x}
 
 
@@ -22,7 +24,9 @@ class Net(nn.Module):
         return self.b(y)
 
 
-@pytest.mark.parametrize("text", ["a", "a:in", "pair:out.0", "pair:in.mask", "a:param.weight", "a/4[2]", "a@1[3]", "a:in/3@-1[0]", ""])
+@pytest.mark.parametrize(
+    "text", ["a", "a:in", "pair:out.0", "pair:in.mask", "a:param.weight", "a/4[2]", "a@1[3]", "a:in/3@-1[0]", ""]
+)
 def test_text_round_trips(text: str) -> None:
     assert Site.parse(str(Site.parse(text))) == Site.parse(text)
 
@@ -49,7 +53,12 @@ def test_tap_sees_inputs_outputs_parameters_and_keywords() -> None:
 def test_patch_changes_inside_and_is_undone_exactly_also_after_an_exception() -> None:
     net, x = Net(), torch.randn(5, 3)
     before, bits = net(x), {k: v.clone() for k, v in net.state_dict().items()}
-    sites = {"a/4[1]": torch.zeros_like, "b:in": lambda t: t + 1, "pair:in.mask": lambda t: t * 0.5, "b:param.bias": lambda t: t - 3}
+    sites = {
+        "a/4[1]": torch.zeros_like,
+        "b:in": lambda t: t + 1,
+        "pair:in.mask": lambda t: t * 0.5,
+        "b:param.bias": lambda t: t - 3,
+    }
     with pytest.raises(ZeroDivisionError), patch(net, sites):  # type: ignore[arg-type]
         assert not torch.equal(net(x), before)
         assert torch.equal(net.b.bias, bits["b.bias"] - 3)
@@ -68,7 +77,10 @@ def test_nested_patches_and_gradients() -> None:
 
 def test_missing_sites_list_near_misses_before_anything_changes() -> None:
     net = Net()
-    with pytest.raises(SiteNotFound, match="no module 'pare'.*did you mean pair"), patch(net, {"a": lambda t: t, "pare": lambda t: t}):
+    with (
+        pytest.raises(SiteNotFound, match="no module 'pare'.*did you mean pair"),
+        patch(net, {"a": lambda t: t, "pare": lambda t: t}),
+    ):
         pass
     assert not net.a._forward_hooks
     with pytest.raises(SiteNotFound, match="no parameter 'weigth'.*did you mean weight"):
@@ -85,5 +97,8 @@ def test_missing_sites_list_near_misses_before_anything_changes() -> None:
 
 def test_an_edit_may_not_change_the_shape() -> None:
     net = Net()
-    with patch(net, {"a": lambda t: t[:, :2]}), pytest.raises(StateMismatch, match=r"returned \(1, 2\) for a tensor of shape \(1, 4\)"):
+    with (
+        patch(net, {"a": lambda t: t[:, :2]}),
+        pytest.raises(StateMismatch, match=r"returned \(1, 2\) for a tensor of shape \(1, 4\)"),
+    ):
         net(torch.randn(1, 3))

@@ -48,7 +48,9 @@ def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
     assert imports(path) <= allowed, f"{path} imports {imports(path) - allowed}"
     if room == "numerics" and "core" in imports(path):
         text = path.read_text()
-        assert re.findall(r"strobe\.core\.(\w+)", text) == ["errors"] * text.count("strobe.core."), "numerics may know errors only"
+        assert re.findall(r"strobe\.core\.(\w+)", text) == ["errors"] * text.count("strobe.core."), (
+            "numerics may know errors only"
+        )
 
 
 def test_room_inits_are_empty() -> None:
@@ -60,7 +62,9 @@ def test_room_inits_are_empty() -> None:
     if p.name != "__init__.py" and ">>>" in p.read_text()
 ])  # fmt: skip
 def test_doctests_hold(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    result = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
     assert result.attempted
     assert not result.failed
 
@@ -68,11 +72,11 @@ def test_doctests_hold(module: str) -> None:
 def test_the_door_does_not_import_torch() -> None:
     for args in (["--help"], ["list"], ["find", "hessian"], ["--version"], ["run", "--help"]):
         code = (
-            "import sys; sys.argv = ['strobe', *{!r}]\n"
+            f"import sys; sys.argv = ['strobe', *{args!r}]\n"
             "from strobe.app.cli import main\n"
             "try: main()\nexcept SystemExit as e: assert not e.code\n"
             "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-        ).format(args)
+        )
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -14,7 +14,9 @@ from strobe.studies.first_stages import first_stages
 
 
 @pytest.mark.parametrize("name", [e.name for e in catalogue() if e.kind == "study"])
-def test_it_runs_tiny_and_every_prediction_was_sealed_before_its_reading(name: str, tmp_path: Path, folder: Path) -> None:
+def test_it_runs_tiny_and_every_prediction_was_sealed_before_its_reading(
+    name: str, tmp_path: Path, folder: Path
+) -> None:
     study = load(next(e.path for e in catalogue() if (e.kind, e.name) == ("study", name)))
     extra = {"corpus": str(folder)} if name == "first_stages" else {}
     report = study(tmp_path, scale="tiny", seed=0, **extra)

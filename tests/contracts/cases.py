@@ -1,0 +1,130 @@
+"""One case per entry of the catalogue: what the contracts run on. An entry without a case fails the contracts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from strobe.core.reading import Reading
+from strobe.core.snapshot import Snapshot
+from strobe.systems.attention_language import AttentionOnly
+from strobe.systems.deep_linear import deep_linear
+
+VOCAB, CONTEXT = 24, 12
+
+
+@dataclass(frozen=True)
+class Look:
+    """A snapshot observable on a population: `at(seed)` is the same network on another sample of data."""
+
+    at: Callable[[int], Snapshot]
+    options: dict[str, Any] = field(default_factory=dict)
+    seeded: bool = False  # has it randomness of its own, besides the data?
+    takes_noise: bool = True  # does another sample of data give another number?
+    share: float = 1.0  # the share of entries of an array that must be honest
+
+
+@cache
+def language() -> nn.Module:
+    torch.manual_seed(1)
+    return AttentionOnly(VOCAB, CONTEXT, 16, 2, 2, "rotary", 2, False)
+
+
+def tokens(seed: int) -> torch.Tensor:
+    """Text in which the next token is the last one plus 1, or anything."""
+    g = torch.Generator().manual_seed(seed)
+    steps = torch.where(torch.rand(48, CONTEXT, generator=g) < 0.7, 1, torch.randint(VOCAB, (48, CONTEXT), generator=g))
+    return torch.cat([torch.randint(VOCAB, (48, 1), generator=g), steps], 1).cumsum(1) % VOCAB
+
+
+def reads(seed: int) -> Snapshot:
+    def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+
+    return Snapshot(language(), loss, tokens(seed))
+
+
+@cache
+def small() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(5, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Dropout(0.2), nn.Linear(12, 1)).train()
+
+
+def fits(seed: int, n: int = 256) -> Snapshot:
+    x = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
+    return Snapshot(small(), lambda m, d: (m(d[0]).squeeze(-1) - d[1]).square().mean(), (x, x.sin().sum(1) + 0.3))
+
+
+def linear(seed: int) -> Snapshot:
+    world = deep_linear(dim=4, width=5, singular_values=(2.0, 1.0), start=0.3)
+    return Snapshot(world.build(0), world.loss, world.probe(seed))
+
+
+FRAME = deep_linear(dim=4, width=5, singular_values=(2.0, 1.0)).facts
+ONES = {k: torch.full_like(p, 2.0) for k, p in fits(0).params().items()}
+
+OBSERVABLES: dict[str, Look] = {
+    "token_loss": Look(reads),
+    "loss_by_position": Look(reads),
+    "ngram_kl": Look(
+        reads,
+        {"log_probs": torch.log_softmax(torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0)), -1)},
+    ),
+    "in_context_score": Look(reads),
+    "previous_token_score": Look(reads),
+    "induction_score": Look(reads, seeded=True),
+    "prefix_matching_score": Look(reads, seeded=True),
+    "sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
+    "preconditioned_sharpness": Look(lambda seed: fits(0), {"preconditioner": ONES}, seeded=True, takes_noise=False),
+    "gradient_noise": Look(fits, {"chunks": 32}, seeded=True),
+    "weight_norms": Look(fits, takes_noise=False),
+    "mode_strengths": Look(linear, {"left": FRAME["left"], "right": FRAME["right"]}, takes_noise=False),
+}
+OF_RUNS = {"stages": "tests/observables/test_stages.py", "trajectory_pca": "tests/observables/test_trajectory_pca.py"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A law: knobs it takes, knobs it must refuse, and a measurement that refutes it."""
+
+    good: dict[str, Any]
+    bad: list[dict[str, Any]]
+    refuted_by: Reading
+
+
+LAWS: dict[str, Said] = {
+    "edge_of_stability": Said(
+        {"lr": 0.1}, [{"lr": 0}, {"lr": -1}, {"lr": float("nan")}, {"lr": 0.1, "optimizer": "sgdd"}, {"lr": 0.1, "momentum": 0.9}],
+        Reading(26.0, 0.1),
+    ),
+    "ngram_floor": Said(
+        {"order": 2, "entropy": 3.6, "err": 0.02},
+        [{"order": 3, "entropy": 3.6, "err": 0.02}, {"order": 2, "entropy": -1, "err": 0.02}, {"order": 2, "entropy": 3.6, "err": -1}],
+        Reading(2.9, 0.05),
+    ),
+    "deep_linear_modes": Said(
+        {"singular_values": [2.0, 1.0], "start": 0.01, "lr": 0.01, "steps": [0, 200, 1000]},
+        [{"singular_values": [], "start": 0.01, "lr": 0.01, "steps": [0]}, {"singular_values": [2.0], "start": 0, "lr": 0.01, "steps": [0]},
+         {"singular_values": [2.0], "start": 0.1, "lr": 5.0, "steps": [0]}],
+        Reading(np.array([[0.01, 0.01], [2.0, 1.0], [2.0, 1.0]]), np.zeros((3, 2))),
+    ),
+}  # fmt: skip
+
+EDITS: dict[str, list[dict[str, Any]]] = {"ablate": [{}, {"to": "mean"}], "scale": [{"factor": 0.5}]}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "attention_language": {
+        "vocab": 280,
+        "context": 16,
+        "d_model": 16,
+        "heads": 2,
+        "batch": 4,
+        "held_fraction": 0.3,
+        "probe_size": 6,
+    },
+    "deep_linear": {"dim": 4, "width": 5, "singular_values": (2.0, 1.0)},
+    "modular_addition": {"p": 7, "width": 12, "batch": 8},
+}
