@@ -1,6 +1,5 @@
 """A model at one moment, with the loss and the data to measure it on."""
 
-import warnings
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
