@@ -46,9 +46,7 @@ class Snapshot:
         """H v, the loss Hessian times a vector: forward over reverse, about four gradients. The slow, obvious one."""
         with self.quiet(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # as in `hvp_operator`
             warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch 2.13's own jvp rules
-            with warnings.catch_warnings():  # torch compiles its own decompositions on the first call, and deprecates how
-                warnings.simplefilter("ignore", DeprecationWarning)
-                return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
+            return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
 
     @contextmanager
     def hvp_operator(self) -> Iterator[Callable[[Tensor], Tensor]]:
