@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +49,7 @@ class Snapshot:
             return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
 
     @contextmanager
-    def hvp_operator(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def hvp_operator(self) -> "Iterator[HessianOperator]":
         """v -> H v on flat vectors, in the order of `params()`: the fast one, for many products at one point.
 
         One forward and one differentiable backward are kept; each product is a single backward through them, about
@@ -64,43 +64,18 @@ class Snapshot:
         leaves = {k: p.requires_grad_() for k, p in self.params().items()}  # detached: the model's hooks do not fire
         if not leaves:
             raise BadOption(f"{type(self.model).__name__} has no parameter with requires_grad: there is no Hessian")
-        points, sizes = list(leaves.values()), [p.numel() for p in leaves.values()]
-        kept: list[tuple[int, Tensor]] = []
-
-        def product(v: Tensor) -> Tensor:
-            if not leaves:
-                raise StrobeError("this Hessian operator is closed: its graph was freed when the block ended")
-            if v.shape != (sum(sizes),):
-                raise BadOption(f"a product takes a flat vector of {sum(sizes)} numbers, got shape {tuple(v.shape)}")
-            parts = v.split(sizes)
-            cotangents = [parts[i].view_as(g).to(g) for i, g in kept]
-            got = (
-                torch.autograd.grad(
-                    [g for _, g in kept],
-                    points,
-                    cotangents,
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-                if kept
-                else [torch.zeros_like(p) for p in points]
-            )
-            return torch.cat([h.detach().reshape(-1).to(v) for h in got])
-
         with self.quiet(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             loss = self.loss_at(leaves)
             if not loss.requires_grad:
                 raise BadOption("the loss does not depend on the trainable parameters through autograd")
+            points = list(leaves.values())
             grads = torch.autograd.grad(loss, points, create_graph=True, allow_unused=True, materialize_grads=True)
-            kept.extend((i, g) for i, g in enumerate(grads) if g.requires_grad)  # a linear parameter's is constant
-            del loss, grads
+            operator = HessianOperator(points, grads)
+            del loss, grads, points, leaves
             try:
-                yield product
+                yield operator
             finally:
-                kept.clear()
-                points.clear()
-                leaves.clear()
+                operator.close()
 
     @contextmanager
     def quiet(self) -> Iterator[nn.Module]:
@@ -126,6 +101,42 @@ class Snapshot:
                     b.copy_(kept)
             for p, g in grads.items():
                 p.grad = g
+
+
+class HessianOperator:
+    """Hessian-vector products through one kept graph; made by `Snapshot.hvp_operator`."""
+
+    def __init__(self, points: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+        self._points, self._grads = list(points), list(grads)
+        self._sizes = [p.numel() for p in points]
+        self._live = [i for i, g in enumerate(grads) if g.requires_grad]  # a linear parameter's gradient is constant
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """H v, (parameters,) -> (parameters,)."""
+        self._check()
+        if v.shape != (sum(self._sizes),):
+            raise BadOption(f"a product takes a flat vector of {sum(self._sizes)} numbers, got shape {tuple(v.shape)}")
+        if not self._live:
+            return torch.zeros_like(v)
+        parts, grads = v.split(self._sizes), [self._grads[i] for i in self._live]
+        weights = [parts[i].view_as(g).to(g) for i, g in zip(self._live, grads, strict=True)]
+        got = torch.autograd.grad(
+            grads, self._points, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([h.detach().reshape(-1).to(v) for h in got])
+
+    def gradient(self) -> Tensor:
+        """The gradient of the loss at this point, (parameters,): the graph holds it anyway."""
+        self._check()
+        return torch.cat([g.detach().reshape(-1).to(self._points[0]) for g in self._grads])
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._points, self._grads = [], []
+
+    def _check(self) -> None:
+        if not self._points:
+            raise StrobeError("this Hessian operator is closed: its graph was freed when the block ended")
 
 
 class _Host(nn.Module):

@@ -1,6 +1,7 @@
 """The edge of stability: each threshold by bisection on a quadratic, a net that obeys, and one that must not."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -113,21 +114,21 @@ def train(lr: float, steps: int, batch: int = 64) -> tuple[Snapshot, list[float]
 
 def test_a_net_at_the_edge_obeys_and_the_regime_is_seen_in_the_loss() -> None:
     _, losses, late = train(lr=0.1, steps=500)
-    rose = any(b > a for a, b in zip(losses, losses[1:], strict=False))
+    rose = any(b > a for a, b in pairwise(losses))
     verdict = judge(edge_of_stability(lr=0.1), pool(late), applies=rose)  # type: ignore[arg-type]
     assert verdict.word == "holds", str(verdict)
 
 
 def test_it_is_outside_where_the_loss_never_rose() -> None:
     snap, losses, _ = train(lr=0.002, steps=60)
-    rose = any(b > a for a, b in zip(losses, losses[1:], strict=False))
+    rose = any(b > a for a, b in pairwise(losses))
     assert judge(edge_of_stability(lr=0.002), sharpness(snap), applies=rose).word == "outside"
 
 
 def test_it_fails_on_small_batches_although_the_loss_rose() -> None:
     """The refuting case: with batches of 4 the full-batch sharpness stays well below 2 / lr."""
     _, losses, late = train(lr=0.1, steps=500, batch=4)
-    assert any(b > a for a, b in zip(losses, losses[1:], strict=False))
+    assert any(b > a for a, b in pairwise(losses))
     verdict = judge(edge_of_stability(lr=0.1), pool(late))  # type: ignore[arg-type]
     assert verdict.word == "fails", str(verdict)
     assert verdict.measured.value < 0.9 * 20

@@ -12,7 +12,7 @@ from strobe.core.errors import BadOption, Diverged
 from strobe.core.snapshot import Snapshot
 from strobe.observables.gradient_noise import gradient_noise
 
-Pair = namedtuple("Pair", "x y")  # noqa: PYI024
+Pair = namedtuple("Pair", "x y")
 
 
 class Point(nn.Module):

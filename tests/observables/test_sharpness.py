@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from reference.dense import dense_hessian, dense_top
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ class Odd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.drop(self.norm(torch.tanh(self.a(x)))) * self.frozen
         q = h.view(-1, 1, 2, 3)
-        h = h + F.scaled_dot_product_attention(q, q, q).flatten(1)
+        h = h + nn.functional.scaled_dot_product_attention(q, q, q).flatten(1)
         return self.tied(h)
 
 

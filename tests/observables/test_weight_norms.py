@@ -48,7 +48,7 @@ def test_tied_frozen_and_half_precision_parameters() -> None:
 
 def test_it_refuses_what_is_not_there() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    with pytest.raises(SiteNotFound, match="no module '0.weigth'"):
+    with pytest.raises(SiteNotFound, match=r"no module '0\.weigth'"):
         weight_norms(Snapshot(net, nothing, None), modules=["0.weigth"])
     with pytest.raises(BadOption, match="holds no trainable"):
         weight_norms(Snapshot(net, nothing, None), modules=["1"])
