@@ -126,8 +126,12 @@ class StrobeCallback(TrainerCallback):
             scalars["loss"] = sum(float(x) for x, _ in heard) / (1 if heard[0][1] else len(heard))
             self._since.append(scalars["loss"])
         last = control.should_training_stop or state.global_step >= state.max_steps
-        if self._hosted.step(last=last, **scalars):
-            control.should_training_stop = True
+        try:
+            if self._hosted.step(last=last, **scalars):
+                control.should_training_stop = True
+        except BaseException as e:  # a fork that arrived, Ctrl-C in a pause: no callback hears of it again
+            self.close(e)
+            raise
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 import strobe
-from strobe.core.errors import BadOption, RunExists, StateMismatch
+from strobe.core.errors import BadOption, CannotReplay, RunExists, StateMismatch
 from strobe.core.reading import Reading
 from strobe.runs.control import send
 from strobe.runs.directory import StrobeWarning, live
+from strobe.runs.replay import replay
 from strobe.runs.run import open_run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -237,6 +239,41 @@ def test_a_resumed_trainer_goes_on_in_the_run(tmp_path: Path) -> None:
         trainer(tmp_path, StrobeCallback(tmp_path / "short"), **given).train(
             resume_from_checkpoint=str(tmp_path / "hf/checkpoint-4")
         )
+
+
+AGAIN = """
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from strobe.runs.huggingface import StrobeCallback
+
+def train(*, out):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    rows = [{"input_ids": x, "labels": x} for x in torch.randint(0, 40, (32, 8), generator=torch.Generator().manual_seed(5))]
+    args = TrainingArguments(output_dir=out + "-hf", max_steps=6, save_strategy="no", report_to=[], use_cpu=True, logging_steps=2,
+                             disable_tqdm=True, learning_rate=1e-2, per_device_train_batch_size=4)
+    record = StrobeCallback(out, snapshots=3, probe={k: v[None] for k, v in rows[0].items()}, entry=(train, {"out": out}))
+    Trainer(model=GPT2LMHeadModel(config), args=args, train_dataset=rows, callbacks=[record]).train()
+"""
+
+
+def test_a_trainer_is_replayed_bit_equal_and_forked_from_step_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train_again.py").write_text(AGAIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import_module("train_again").train(out=str(tmp_path / "r"))
+    run = open_run(tmp_path / "r")
+    found = replay(run, 5, verify=True)
+    assert found.ok, str(found)
+    assert found.checked["tensors"] > 50
+    model = run.at(4).model
+    assert not model._forward_hooks
+    branch = run.fork(0, ["lr=0.001"], until=4)
+    assert branch.status == "finished"
+    assert branch.series("lr").values.tolist() == pytest.approx([0.001 * (1 - i / 6) for i in range(4)])
+    with pytest.raises(CannotReplay, match="only start at step 0"):
+        run.fork(3, ["lr=0.001"])
 
 
 def test_a_training_that_raises_closes_the_run_at_the_end_of_the_block(tmp_path: Path) -> None:
