@@ -59,7 +59,7 @@ def top_eigenpairs(
     eigenvector u in V^⊥ with eigenvalue μ above the probe's Ritz values has |uᵀg| <= ‖g‖ ∏βᵢ / ∏(μ − ritzᵢ), while
     uᵀg is a standard normal: that is as improbable as it is small. So a double eigenvalue, which one Krylov chain can
     not see twice, or one that has not emerged yet, is found by the probe and not passed over. The probability is at
-    most `missed` that an eigenvalue above the k-th hid, and 100 `missed` that one above μ did (then an error is above
+    most `missed` that one above the k-th by more than tol hid, and 100 `missed` that one above μ did (then an error is above
     its bound, but of its order). For k = 1 the first chain bounds λ₁ itself, with `missed`.
 
     Args: matvec (dim,) -> (dim,); start (dim, s), any s >= 1, need not be orthogonal (vectors of a nearby
@@ -105,10 +105,13 @@ def top_eigenpairs(
         theta, y, upper = space.bounds(k, mu)
         slack = space.rounding()
         errors = upper.clamp(max=max(ceiling, float(theta[0]))) - theta + slack
+        edge = float(theta[-1] + tol * theta[-1].abs())  # what is above this must not be passed over
         if probe is not None:
-            hidden = min(hidden, probe.hidden(float(theta[-1])))
-        if space.m == dim or trust is not None or (k == 1 and ceiling < math.inf):
-            hidden = 0.0 if space.m == dim else missed  # for k = 1, `errors` tells all
+            hidden = min(hidden, probe.hidden(edge))
+        if trust is not None or ceiling <= edge:
+            hidden = min(hidden, missed)
+        if space.m == dim:
+            hidden = 0.0
         good = (errors <= tol * theta.abs()) & (hidden <= missed)
         if (space.m >= k and bool(good.all())) or space.m >= most:
             return space.result(k, guard, errors, good, hidden if trust is None else 1.0)
@@ -122,13 +125,13 @@ def top_eigenpairs(
             probing, hoped = False, error(mu)
         elif probe is not None:  # above the k-th value no residual, however small, can help
             now, ahead = probe.level(doubt), probe.level(doubt, ahead=True)
-            pays = hidden > missed or now > theta[-1] or error(ahead).max() < PAYS * error(now).max()
+            pays = hidden > missed or now > edge or error(ahead).max() < PAYS * error(now).max()
             probing = bool(pays and hoped.max() <= HOPELESS * tol)
         elif k == 1 and whole is not None:
             probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
             cheap = (
-                hidden <= missed and mu < theta[-1] and error(mu).max() * PAYS**4 < tol
+                hidden <= missed and mu < edge and error(mu).max() * PAYS**4 < tol
             )  # a few residuals against a new probe
             probing = bool(space.m > k and hoped.max() <= READY * tol and not cheap)
         if probing:
