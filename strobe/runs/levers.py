@@ -122,13 +122,29 @@ class Levers:
         """Set group 0 to `value` and keep the other groups' proportions, also in what a scheduler starts from."""
         groups = self.objects["optimizer"].param_groups
         old = groups[0][key]
-        scheduler: Any = self.objects.get("scheduler")
+        if key == "lr":
+            self._rescale_schedule(value, old)
         for i, group in enumerate(groups):
             group[key] = value if i == 0 or not old else group[key] * (value / old)
-            if key == "lr" and old and "initial_lr" in group:
-                group["initial_lr"] *= value / old
-        if key == "lr" and old and hasattr(scheduler, "base_lrs"):
-            scheduler.base_lrs = [b * (value / old) for b in scheduler.base_lrs]
+
+    def _rescale_schedule(self, value: float, old: float) -> None:
+        """Scale what a scheduler computes the rate from, so that it goes on from `value` instead of undoing it."""
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+        scheduler = self.objects.get("scheduler")
+        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+            return  # nothing recomputes the rate from a start
+        inner = [scheduler, *getattr(scheduler, "_schedulers", [])]
+        known = [s for s in inner if hasattr(s, "base_lrs")]
+        if not old or not known:
+            why = "the schedule holds lr at 0 now" if not old else f"a {type(scheduler).__name__} computes lr by itself"
+            raise BadOption(f"lr cannot be set: {why}, and would undo it at its next step")
+        for s in known:
+            s.base_lrs = [b * (value / old) for b in s.base_lrs]
+        for group in self.objects["optimizer"].param_groups:
+            for k in ("initial_lr", "max_lr", "min_lr"):
+                if k in group:
+                    group[k] *= value / old
 
 
 def parse_edit(edit: Any, functions: dict[int, Any]) -> dict[str, Any]:

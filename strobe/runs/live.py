@@ -72,6 +72,10 @@ class Live(Notes):
         elif self._on_nan == "rewind":
             self._rewinds += 1
             if self._rewinds > 3 or not good or not self._looped:
+                why = "it went back three times" if self._rewinds > 3 else "the loop has no `for step in rec.steps(N)`"
+                self._say(
+                    "rewind", f"the rule 'rewind' cannot be followed ({why if good else 'no good state'}): stopping"
+                )
                 self._stopping = True
                 return
             self._branch(good[-1], author="rule on_nan", why=said)
@@ -104,12 +108,14 @@ class Live(Notes):
             elif c.act == "rewind":
                 return self._branch(int(c.args["step"]), author=c.author, why=f"command {c.id}", answer=c)
             elif c.act == "set":
-                self._apply({"act": "set", **c.args}, c.author)
+                self._apply({"act": "set", "name": c.args["name"], "value": c.args["value"]}, c.author)
             elif c.act == "resume":
                 raise BadOption("the run is not paused")
             self._answer(c, "applied")
-        except (StrobeError, KeyError, TypeError, ValueError) as e:
-            self._answer(c, "refused", reason=f"{e}")
+        except KeyError as e:
+            self._answer(c, "refused", reason=str(e) if isinstance(e, StrobeError) else f"{c.act} needs {e.args[0]}=")
+        except (StrobeError, TypeError, ValueError) as e:
+            self._answer(c, "refused", reason=str(e))
 
     def _apply(self, command: dict[str, Any], author: str) -> None:
         before = self.levers.get(command["name"])

@@ -38,7 +38,7 @@ class Notes:
 
     def event(self, type: str, **facts: Any) -> None:
         """Append an event at the present step."""
-        self._journal.json({"kind": "event", "type": type, "step": self.n, "time": time.time(), **facts})
+        self._journal.json({**facts, "kind": "event", "type": type, "step": self.n, "time": time.time()})
 
     def reading(self, name: str, reading: Reading, *, step: int | None = None, **facts: Any) -> Reading:
         """Append a measured number under `name`; returns it."""

@@ -53,7 +53,8 @@ class Watch:
 
 def measure(function: Callable[..., Reading], snap: "Snapshot", options: dict[str, Any]) -> Reading:
     """Call an observable and check what comes back. Raises `Diverged` for a number that is not finite."""
-    reading = function(snap, **options)
+    with snap.quiet():  # an observable that forgets it must not change the training
+        reading = function(snap, **options)
     if not isinstance(reading, Reading):
         raise BadOption(f"{_path(function)} returned a {type(reading).__name__}; an observable returns a Reading")
     if not (np.isfinite(reading.value).all() and np.isfinite(reading.err).all()):

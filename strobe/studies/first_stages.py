@@ -252,10 +252,10 @@ def _onset(run: Run, name: str, *, fall: bool = False) -> tuple[float, float] | 
     s = run.series(name)
     keep = s.steps >= 1
     x, y = np.log10(s.steps[keep]), s.values[keep]
-    base = np.median(y[: max(len(y) // 3, 1)])
-    if (y[-1] < base - 3 * s.errs[-1] - 0.02) if fall else (y[-1] > base + 3 * s.errs[-1] + 0.02):
-        return crossing(x, y, np.minimum(s.errs[keep], np.ptp(y) / 10), (base + y[-1]) / 2)
-    return None
+    base = float(np.median(y[: max(len(y) // 3, 1)]))
+    noise = float(np.median(np.abs(np.diff(y, 2)))) / 1.65  # one probe along the run: what differs from step to step
+    change = (base - y[-1]) if fall else (y[-1] - base)
+    return crossing(x, y, np.full(len(y), noise), (base + y[-1]) / 2) if change > max(5 * noise, 0.05) else None
 
 
 def _least(steps: np.ndarray, values: np.ndarray) -> tuple[float, float]:

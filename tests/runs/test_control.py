@@ -120,3 +120,42 @@ def test_polling_is_one_read_and_unknown_acts_are_refused(tmp_path: Path) -> Non
     with pytest.raises(BadOption, match="no command 'explode'"):
         send(tmp_path, "explode")
     inbox.close()
+
+
+def test_setting_lr_is_not_undone_by_the_schedule(tmp_path: Path) -> None:
+    from torch.optim.lr_scheduler import LinearLR, OneCycleLR, SequentialLR, StepLR
+
+    def left_after(make: Any, steps: int) -> float:
+        model = torch.nn.Linear(2, 2)
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        sched = make(opt)
+        rates = []
+        for value in (None, 0.5):
+            if value:
+                levers = strobe.record(tmp_path / "never", model=model, optimizer=opt, scheduler=sched).levers
+                before = opt.param_groups[0]["lr"]
+                levers.apply({"act": "set", "name": "lr", "value": value * before})
+            opt.step()
+            sched.step()
+            rates.append(opt.param_groups[0]["lr"])
+        return rates[1] / rates[0]
+
+    assert left_after(lambda o: StepLR(o, 100), 2) == pytest.approx(0.5)
+    assert left_after(lambda o: OneCycleLR(o, 0.1, total_steps=1000), 2) == pytest.approx(0.5, rel=0.01)
+    chain = lambda o: SequentialLR(o, [LinearLR(o, 0.5, 1.0, 1000), StepLR(o, 100)], [500])  # noqa: E731
+    assert left_after(chain, 2) == pytest.approx(0.5, rel=0.01)
+    model = torch.nn.Linear(2, 2)
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: min(t / 10, 1.0))
+    with pytest.raises(BadOption, match="the schedule holds lr at 0 now"):
+        strobe.record(tmp_path / "n", model=model, optimizer=opt, scheduler=_Plain(sched)).levers._set_group("lr", 0.2)
+
+
+class _Plain:
+    """A LambdaLR's state holds no function of ours; what it computes from does."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.base_lrs = inner, inner.base_lrs
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.inner.last_epoch}

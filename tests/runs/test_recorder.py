@@ -239,3 +239,44 @@ def test_steps_needs_step(tmp_path: Path, toy: Any) -> None:
     ):
         for _ in rec.steps(3):
             pass
+
+
+@pytest.mark.parametrize("loss", ["x", [1.0], torch.ones(3)])
+def test_a_loss_that_is_no_number_is_said_and_training_goes_on(tmp_path: Path, toy: Any, loss: Any) -> None:
+    with strobe.record(tmp_path / "r", model=toy().model) as rec:
+        with pytest.warns(StrobeWarning, match="not one number, and is not recorded"):
+            rec.step(loss=loss, other=1.0)
+        rec.step(loss=torch.tensor(2.0, requires_grad=True) * 1)
+    run = open_run(tmp_path / "r")
+    assert run.series("loss").values.tolist() == [2.0]
+    assert run.series("other").values.tolist() == [1.0]
+
+
+def test_a_watch_that_forgets_quiet_does_not_change_the_training(tmp_path: Path, toy: Any) -> None:
+    def careless(snap: strobe.Snapshot) -> Reading:
+        snap.model.train()
+        loss = snap.loss(snap.model, snap.data)
+        loss.backward()
+        return Reading(loss.item(), 0.1)
+
+    a = toy()
+    a.run(tmp_path / "a", 12)
+    b = toy()
+    b.run(tmp_path / "b", 12, hook=lambda rec: rec.watch(careless, every=3) if rec.n == 1 else None)
+    pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_closed_or_forgotten_recorder_says_so_and_lets_go(tmp_path: Path, toy: Any) -> None:
+    with strobe.record(tmp_path / "r", model=toy().model) as rec:
+        rec.step(loss=1.0)
+    with pytest.warns(StrobeWarning, match="the recorder is not open"):
+        rec.step(loss=2.0)
+    forgotten = strobe.record(tmp_path / "f", model=toy().model).start()
+    forgotten.step(loss=1.0)
+    assert open_run(tmp_path / "f").live
+    del forgotten
+    import gc
+
+    gc.collect()
+    assert not open_run(tmp_path / "f").live
