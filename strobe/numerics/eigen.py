@@ -9,6 +9,7 @@ from torch import Tensor
 
 READY = 0.7  # the probe starts when the residuals promise this part of the tolerance
 HOPELESS = 5.0  # and ends when what it found says they are this far from it
+FOUND = 0.8  # a probe that meets this part of the k-th value may have found one more: its residuals come first
 PAYS = 0.35  # a probe step that shrinks the bound by less is left for a residual
 
 
@@ -125,8 +126,9 @@ def top_eigenpairs(
             probing, hoped = False, error(mu)
         elif probe is not None:  # above the k-th value no residual, however small, can help
             now, ahead = probe.level(doubt), probe.level(doubt, ahead=True)
+            blind = (hidden > missed or now > edge) and probe.top() < FOUND * float(theta[-1])
             pays = hidden > missed or now > edge or error(ahead).max() < PAYS * error(now).max()
-            probing = bool(pays and hoped.max() <= HOPELESS * tol)
+            probing = blind or bool(pays and hoped.max() <= HOPELESS * tol)
         elif k == 1 and whole is not None:
             probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
