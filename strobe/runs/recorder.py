@@ -174,7 +174,7 @@ class Recorder(Live):
 
     def _open_journal(self, resumed: int | None) -> None:
         self._journal = directory.new_journal(self.path, resumed=resumed)
-        self._journal.on_error = self._wake
+        self._journal.on_error = partial(_wake, weakref.ref(self))  # the sync thread must not keep a recorder alive
         self._layouts.clear()
         self._print_names = ""
 
@@ -483,6 +483,11 @@ class _Syncer(threading.Thread):
     def stop(self) -> None:
         self._stop_now.set()
         self.join(timeout=10)
+
+
+def _wake(known: "weakref.ref[Recorder]") -> None:
+    if (recorder := known()) is not None:
+        recorder._wake()
 
 
 def _abandoned(syncer: _Syncer, lock: directory.Lock) -> None:
