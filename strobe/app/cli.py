@@ -158,6 +158,8 @@ def _print_report(report: Any, page: Path, began: float) -> None:
 
 
 def _brief(x: Any) -> str:
+    if isinstance(x, list):
+        return f"a curve of {len(x)} points"
     return f"{x:.4g}" if isinstance(x, float) else str(x)
 
 
@@ -247,7 +249,7 @@ def show_(run: RunPath, as_json: Json = False) -> None:
     from strobe.runs.snapshots import brief
 
     r = open_run(run)
-    events = [e for e in r.events() if e["type"] not in ("snapshot", "cursor")]
+    events = [e for e in r.events() if e["type"] not in ("snapshot", "cursor", "page")]
     facts = {
         "run": str(r.path), "status": r.status, "steps": [r.start, r.last], "forked from": _parent(r), "stored": r.stored(),
         "series": r.names(), "about": r.facts["about"], "entry": r.facts["entry"], "surroundings": r.facts["surroundings"],
@@ -275,7 +277,9 @@ def _event(e: dict[str, Any]) -> str:
     hidden = ("kind", "type", "step", "time", "file", "at")
     if e["type"] == "prediction":
         p = e["prediction"]
-        return f"{p['of']}: {p['value']} ± {p['tol']} (sealed {e['seal']})"[:160]
+        return f"{p['of']}: {_brief(p['value'])} ± {_brief(p['tol'])} (sealed {e['seal'][:10]})"
+    if e["type"] == "replay":
+        return str(e["text"])
     if e["type"] == "verdict":
         return f"{e['word']}: {e['predicted']['of']}"
     return ", ".join(f"{k}={v}" for k, v in e.items() if k not in hidden)[:160]

@@ -103,6 +103,11 @@ def _edited(site: Site, fn: Edit, x: Tensor) -> Tensor:
     return out
 
 
+def write(model: nn.Module, site: str | Site, fn: Edit) -> None:
+    """Change a parameter (or buffer) for good: what `patch` does at a `:param` site, without the way back."""
+    _swap((parsed := Site.parse(site)).parameter(model), parsed, fn)
+
+
 def _swap(parameter: Tensor, site: Site, fn: Edit) -> Callable[[], None]:
     kept = parameter.detach().clone()
 

@@ -104,6 +104,12 @@ class Inbox:
         self._waiting = [c for c in self._waiting if c not in due]
         return due
 
+    def take(self, step: int) -> Command | None:
+        """The next command that is due at `step`; the others wait, so that none is lost between pause and resume."""
+        due = self.fetch(step)
+        self._waiting = due[1:] + self._waiting
+        return due[0] if due else None
+
     def next_due(self) -> int | None:
         """The first step at which a waiting command may apply."""
         return min((c.not_before for c in self._waiting), default=None)

@@ -5,7 +5,8 @@
     {"act": "params", "edit": "my.module:prune", "kwargs": {"share": 0.5}}       dict of parameters -> dict
     {"act": "site" | "params", ..., "function": 0, "text": "..."}               a function given by hand: not repeatable
 
-A site edit stays in force for the whole branch; a set or params edit changes the state once, at the fork step.
+An edit of activations stays in force for the whole branch (`stays`); an edit of parameters, at a site or of all, and a
+set change the state once, at the fork step.
 """
 
 import ast
@@ -73,17 +74,22 @@ class Levers:
         only_sites: bool = False,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Apply a branch's edits; site edits are undone when `undo` closes. Returns them with what they replaced."""
-        from strobe.core.tap import patch
+        from strobe.core.tap import patch, write
 
         done = []
         for edit in edits:
-            if edit["act"] == "site":
+            if stays(edit):
                 undo.enter_context(patch(self.objects["model"], {edit["site"]: self._function(edit, functions or {})}))
                 done.append(dict(edit))
-            elif not only_sites and edit["act"] == "set":
+            elif only_sites:
+                continue
+            elif edit["act"] == "site":
+                write(self.objects["model"], edit["site"], self._function(edit, functions or {}))
+                done.append(dict(edit))
+            elif edit["act"] == "set":
                 done.append({**edit, "before": self.get(edit["name"])})
                 self.apply(edit)
-            elif not only_sites:
+            else:
                 self._edit_params(self._function(edit, functions or {}))
                 done.append(dict(edit))
         return done
@@ -145,6 +151,11 @@ class Levers:
             for k in ("initial_lr", "max_lr", "min_lr"):
                 if k in group:
                     group[k] *= value / old
+
+
+def stays(edit: Mapping[str, Any]) -> bool:
+    """Is this an edit of activations, in force as long as the branch? Any other changes the state, once."""
+    return edit["act"] == "site" and edit["site"].rpartition(":")[2].partition(".")[0] != "param"
 
 
 def parse_edit(edit: Any, functions: dict[int, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Live(Notes):
     def _commands(self) -> None:
         if self._inbox is None or not (self._inbox.changed() or (self._inbox.next_due() or NEVER) <= self.n):
             return
-        for command in self._inbox.fetch(self.n):
+        while command := self._inbox.take(self.n):
             self._obey(command)
         self._seen = self._inbox.seen
 
@@ -114,8 +114,10 @@ class Live(Notes):
             self._answer(c, "applied")
         except KeyError as e:
             self._answer(c, "refused", reason=str(e) if isinstance(e, StrobeError) else f"{c.act} needs {e.args[0]}=")
-        except (StrobeError, TypeError, ValueError) as e:
+        except StrobeError as e:
             self._answer(c, "refused", reason=str(e))
+        except Exception as e:  # a full disk, the user's own `set`: answered, for somebody waits
+            self._answer(c, "refused", reason=f"{type(e).__name__}: {e}")
 
     def _apply(self, command: dict[str, Any], author: str) -> None:
         before = self.levers.get(command["name"])
@@ -136,7 +138,7 @@ class Live(Notes):
         assert self._inbox is not None
         self._answer(c, "applied")
         while True:
-            for command in self._inbox.fetch(self.n):
+            while command := self._inbox.take(self.n):
                 if command.act == "resume":
                     return self._answer(command, "applied")
                 if command.act == "pause":

@@ -125,7 +125,10 @@ class Recorder(Live):
         d.recorder, self._journal = self, d.witness
         restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
         self.n, self._script = d.start, d.script
+        if left := _EDITED.pop(self.objects["model"], None):  # the loop replays in one and the same model
+            left.close()
         self.levers.install(d.edits, self._undo, functions=d.functions, only_sites=True)
+        _EDITED[self.objects["model"]] = self._undo
         self._due = min(d.stop if d.stop is not None else NEVER, d.witness.next_after(self.n), self._scripted())
         if d.stop == self.n:
             raise drive.ReachedStep
@@ -206,9 +209,11 @@ class Recorder(Live):
         if not self._open or os.getpid() != self._pid:
             return
         self._open = False
-        self._undo.close()
-        if self._writes:
-            self._finish(error)
+        if self._writes:  # a replay's network is handed out with the branch's edits in force
+            try:
+                self._finish(error)  # so is what is measured and stored last
+            finally:
+                self._undo.close()
 
     def _finish(self, error: BaseException | None) -> None:
         ended = error is None or isinstance(error, drive.StopTraining | drive.ReachedStep)
@@ -457,6 +462,7 @@ class Recorder(Live):
 
 
 _OPEN: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+_EDITED: "weakref.WeakKeyDictionary[Any, contextlib.ExitStack]" = weakref.WeakKeyDictionary()  # by replays
 
 
 def _leave_to_parent() -> None:

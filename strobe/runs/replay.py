@@ -18,7 +18,7 @@ from strobe.core.errors import BadOption, CannotReplay, NotReproduced, StrobeErr
 from strobe.runs import directory
 from strobe.runs.drive import Drive, ReachedStep, driving
 from strobe.runs.journal import SCALARS
-from strobe.runs.levers import parse_edit
+from strobe.runs.levers import parse_edit, stays
 from strobe.runs.provenance import changed_source, changed_surroundings
 from strobe.runs.schedule import NEVER
 from strobe.runs.snapshots import fingerprint
@@ -45,14 +45,16 @@ class Replay:
 
     @property
     def ok(self) -> bool:
-        """Bit-equal, as far as there is evidence."""
-        return not self.differences
+        """Bit-equal wherever there was evidence, and there was some."""
+        return not self.differences and any(self.checked.values())
 
     def __str__(self) -> str:
         seen = ", ".join(f"{v} {k}" for k, v in self.checked.items())
         head = f"{self.run.name}: replayed steps {self.start} to {self.to}; compared {seen}"
         if self.ok:
-            return f"{head}: every bit equal" + "".join(f"\n  note: {s}" for s in self.surroundings)
+            return f"{head}: every bit equal"
+        if not self.differences:
+            return f"{head}: nothing was recorded there to compare with"
         because = "".join(f"\n  it may be because of {s}" for s in self.surroundings) or (
             "\n  surroundings and source are as recorded, so the loop itself is not deterministic "
             "(unseeded randomness, data that change, threads that race)"
@@ -149,7 +151,7 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
     With `verify`, starts strictly before `to` where it can, goes on to the next stored evidence at or after `to`, and
     compares every recorded scalar, fingerprint and stored tensor on the way. Raises `CannotReplay` or `StepNotFound`.
     """
-    run.check_step(to)
+    to = run.check_step(to)
     starts = (
         [s for s in run.stored() if s <= to] if run.cursor != "none" else [s for s in run.stored() if s == run.start]
     )
@@ -177,8 +179,10 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
     drive = Drive(
         "replay", _named(run), start, stop, state, applied_after(run, start), run.facts["edits"], witness=witness
     )
-    with _threads(run), driving(drive):
-        _go(run, drive, {})
+    with _threads(run):
+        with driving(drive):
+            _go(run, drive, {})
+        changed = changed_surroundings(run.facts["surroundings"])
     if drive.recorder is None:
         raise CannotReplay(f"{run.name}: its entry ran, but opened no recorder at {_named(run)}")
     if drive.recorder.n < stop:
@@ -186,7 +190,7 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
             f"{run.name}: the loop ended at step {drive.recorder.n}, before step {stop}, which the run reached"
         )
     found = sorted(witness.found)
-    surroundings = [*changed_surroundings(run.facts["surroundings"]), *changed_source(run.path, run.facts["source"])]
+    surroundings = [*changed, *changed_source(run.path, run.facts["source"])]
     return Replay(
         run,
         start,
@@ -228,7 +232,7 @@ def fork(
         )
     out = out or directory.free_name(run.path)
     parent = {"run": str(run.path.resolve()), "id": run.facts["id"], "step": step}
-    inherited = [e for e in run.facts["edits"] if e["act"] == "site"]
+    inherited = [e for e in run.facts["edits"] if stays(e)]
     drive = Drive(
         "fork",
         _named(run),

@@ -1,5 +1,6 @@
 """Read a run directory: its series, events, snapshots and lineage; reopen any step; fork."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -79,15 +80,15 @@ class Run:
     @property
     def status(self) -> str:
         """running | paused | finished | rewound | interrupted, in one word (a killed writer leaves "interrupted")."""
+        said = "controls"  # with which every writer begins: what an earlier one did last does not count
+        for e in self.events():
+            if e["type"] in ("controls", "finished", "interrupted", "rewound"):
+                said = e["type"]
+            elif e["type"] == "command" and e["outcome"] == "applied" and e["act"] in ("pause", "resume"):
+                said = "paused" if e["act"] == "pause" else "controls"
         if self.live:
-            acts = [
-                e["act"]
-                for e in self.events("command")
-                if e["outcome"] == "applied" and e["act"] in ("pause", "resume")
-            ]
-            return "paused" if acts and acts[-1] == "pause" else "running"
-        ends = [e["type"] for e in self.events() if e["type"] in ("finished", "interrupted", "rewound")]
-        return ends[-1] if ends else "interrupted"
+            return "paused" if said == "paused" else "running"
+        return said if said in ("finished", "rewound") else "interrupted"
 
     # ---------------------------------------------------------------- numbers
 
@@ -168,18 +169,24 @@ class Run:
             return "step"
         return "object" if "data" in self.facts["objects"] else "none"
 
-    def check_step(self, step: int) -> None:
-        """Raise `StepNotFound` unless the run reaches this step."""
-        if not isinstance(step, int) or not self.start <= step <= self.last:
+    def check_step(self, step: int) -> int:
+        """The step as an int (NumPy's come from a series). Raises `StepNotFound` unless the run reaches it."""
+        try:
+            n = operator.index(step)
+        except TypeError:
+            raise StepNotFound(f"a step is a whole number, got {step!r}") from None
+        if not self.start <= n <= self.last:
             more = f"; earlier steps are in its parent {self.facts['parent']['run']}" if self.facts["parent"] else ""
             raise StepNotFound(f"{self.name} has steps {self.start} to {self.last}, not {step}{more}")
+        return n
 
     def state(self, step: int) -> dict[str, Any]:
         """The full state at any step: loaded where it is stored, replayed where it is not."""
         from strobe.runs.replay import state_at
+        from strobe.runs.state import random_kept
 
-        self.check_step(step)
-        return state_at(self, step)
+        with random_kept():
+            return state_at(self, self.check_step(step))
 
     def at(self, step: int, *, model: Any = None, loss: Any = None, probe: Any = None) -> "Snapshot":
         """The run at any step, as a `Snapshot`: from the nearest stored state before it, replaying the rest.
@@ -187,7 +194,7 @@ class Run:
         Args: `model` to load into (its parameters are overwritten), with `loss` and `probe`, for a run whose loop
         Strobe cannot run again. Raises `StepNotFound`, `StateMismatch`, `CannotReplay`.
         """
-        self.check_step(step)
+        step = self.check_step(step)
         if model is None:
             return next(iter(self.walk([step])))
         from strobe.core.snapshot import Snapshot
@@ -202,15 +209,15 @@ class Run:
         """Snapshots at these steps in one set of objects: each is valid until the next is asked for."""
         from strobe.core.snapshot import Snapshot
         from strobe.runs.replay import replay
-        from strobe.runs.state import restore
+        from strobe.runs.state import random_kept, restore
 
         live: Any = None
-        for step in sorted(steps):
-            self.check_step(step)
-            if live is not None and step in self.stored():
-                restore(live.objects, self.snapshots.load(step)[0], where=f"step {step} of {self.path}")
-            else:
-                live = replay(self, step).recorder
+        for step in sorted(map(self.check_step, steps)):
+            with random_kept():
+                if live is not None and step in self.stored():
+                    restore(live.objects, self.snapshots.load(step)[0], where=f"step {step} of {self.path}")
+                else:
+                    live = replay(self, step).recorder
                 if live.loss is None:
                     raise CannotReplay(
                         f"{self.name} was recorded without loss= and probe=; call run.at(step, model=..., loss=...)"
@@ -231,19 +238,21 @@ class Run:
             progress: called with the step now and then.
         """
         from strobe.runs.replay import fork
+        from strobe.runs.state import random_kept
 
-        self.check_step(step)
+        step = self.check_step(step)
         if until is not None and until < step:
             raise BadOption(f"until={until} is before the fork step {step}")
-        return fork(
-            self,
-            step,
-            list(edits),
-            until=until,
-            out=Path(out) if out else None,
-            options=options or {},
-            progress=progress,
-        )
+        with random_kept():
+            return fork(
+                self,
+                step,
+                list(edits),
+                until=until,
+                out=Path(out) if out else None,
+                options=options or {},
+                progress=progress,
+            )
 
 
 def open_run(path: str | Path) -> Run:

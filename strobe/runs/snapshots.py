@@ -80,7 +80,8 @@ class Snapshots:
 
         skeleton, tensors = flatten(state, "state")
         known = self._table()
-        entries, fresh = _place(tensors, known, step)
+        older = {h: at for h, at in known.items() if at[0] != step}  # a pack that is written anew holds all it needs
+        entries, fresh = _place(tensors, older, step)
         beside = self.root / f".new-{step}-{os.getpid()}"
         try:
             beside.mkdir(parents=True)
@@ -117,6 +118,8 @@ class Snapshots:
                     tensors[name] = _read_tensor(files[e["pack"]], e)
                 except (OSError, ValueError) as err:
                     raise Damaged(f"step {step}: tensor {name!r} in {self._pack(e['pack'])} {err}") from err
+        if self._known is None:  # these bytes were just checked; those of a newer, damaged snapshot were not
+            self._known = {e["hash"]: (e["pack"], e["begin"]) for e in m.tensors.values()}
         return unflatten(m.state, tensors), m
 
     def drop(self, step: int) -> None:

@@ -1,8 +1,9 @@
 """The full state of a training loop: every object that has a state, the random generators, the module flags."""
 
+import contextlib
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,16 @@ def _load_module(module: nn.Module, stored: Mapping[str, Any]) -> None:
         m.training = k not in evaluating
     for k, p in module.named_parameters():
         p.requires_grad_(k not in frozen)
+
+
+@contextlib.contextmanager
+def random_kept() -> Iterator[None]:
+    """Leave the caller's random generators as they are: reading a run must not change the training around it."""
+    state = _random_state()
+    try:
+        yield
+    finally:
+        _set_random_state(state)
 
 
 def _random_state() -> dict[str, Any]:
