@@ -82,9 +82,9 @@ class Inbox:
             self._map = mmap.mmap(f.fileno(), 8)
         self.counter = memoryview(self._map).cast("Q")
         self.seen = self.counter[0]
-        self._offset = self.path.stat().st_size
-        self._ids: set[str] = set()
+        self._offset, self._ids = len(MAGIC), set[str]()
         self._waiting: list[Command] = []
+        self.earlier = self._read()  # sent before this process listened
 
     def changed(self) -> bool:
         """Has anything been sent since the last fetch? (One 8-byte read.)"""
@@ -93,16 +93,24 @@ class Inbox:
     def fetch(self, step: int) -> list[Command]:
         """New commands that are due at `step`, in the order they were sent; expired ones come too (the caller refuses)."""
         self.seen = self.counter[0]
-        for item in read(self.path, self._offset):
-            if isinstance(item, Frame):
-                self._offset = item.end
-                command = Command(**json.loads(item.body))
-                if command.id not in self._ids:
-                    self._ids.add(command.id)
-                    self._waiting.append(command)
+        self._waiting += self._read()
         due = [c for c in self._waiting if c.not_before <= step or expired(c)]
         self._waiting = [c for c in self._waiting if c not in due]
         return due
+
+    def _read(self) -> list[Command]:
+        new = []
+        for item in read(self.path, self._offset):
+            if isinstance(item, Frame):
+                self._offset = item.end
+                try:
+                    command = Command(**json.loads(item.body))
+                except (TypeError, ValueError):  # not written by `send`: it has no id to answer
+                    continue
+                if command.id not in self._ids:
+                    self._ids.add(command.id)
+                    new.append(command)
+        return new
 
     def take(self, step: int) -> Command | None:
         """The next command that is due at `step`; the others wait, so that none is lost between pause and resume."""

@@ -89,7 +89,11 @@ class Live(Notes):
         self.event("control", name=name, low=min, high=max, unit=unit)
 
     def _commands(self) -> None:
-        if self._inbox is None or not (self._inbox.changed() or (self._inbox.next_due() or NEVER) <= self.n):
+        if self._inbox is None:
+            return
+        due = self._inbox.next_due()
+        if not self._inbox.changed() and (due is None or due > self.n):
+            self._seen = self._inbox.seen
             return
         while command := self._inbox.take(self.n):
             self._obey(command)
@@ -133,10 +137,21 @@ class Live(Notes):
         self.event("command", id=c.id, act=c.act, author=c.author, outcome=outcome, args=c.args, **why)
         self._journal.sync()
 
+    def _answer_earlier(self, commands: list[Command]) -> None:
+        """Commands that the writer before this one never answered are refused, so that none is lost in silence."""
+        if commands:
+            from strobe.runs.run import Run
+
+            answered = {e["id"] for e in Run(self.path).events("command")}
+            for c in commands:
+                if c.id not in answered:
+                    self._answer(c, "refused", reason="the process ended before it came to this command; send it again")
+
     def _wait(self, c: Command) -> None:
         """Paused: stand at this step boundary, obeying commands, until resume or stop."""
         assert self._inbox is not None
         self._answer(c, "applied")
+        here = self.path
         while True:
             while command := self._inbox.take(self.n):
                 if command.act == "resume":
@@ -145,7 +160,7 @@ class Live(Notes):
                     self._answer(command, "refused", reason="the run is paused already")
                     continue
                 self._obey(command)
-                if self._stopping or command.act == "rewind":
+                if self._stopping or self.path != here:
                     return
             if self._terminated:
                 self._interrupt()

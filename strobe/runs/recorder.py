@@ -139,6 +139,7 @@ class Recorder(Live):
         self._lock = directory.claim(path, resume=self._resume and d is None)
         try:
             self._store = Snapshots(path)
+            self._inbox = Inbox(path) if directory.exists(path) else None  # what is sent from here on is obeyed
             resumed = self._resume_from() if self._resume and d is None else None
             fresh = resumed is None
             applied = []
@@ -154,12 +155,16 @@ class Recorder(Live):
             else:
                 self.levers.install(directory.describe(path)["edits"], self._undo, only_sites=True)
             self._open_journal(resumed)
-            self._inbox = Inbox(path)
+            self._inbox = self._inbox or Inbox(path)
             self._counter, self._seen = self._inbox.counter, self._inbox.seen
+            self._answer_earlier(self._inbox.earlier)
             for edit in applied:
                 self.event("edit", author="fork", **edit)
         except BaseException:
             self._undo.close()
+            if self._inbox:
+                self._counter = [0]
+                self._inbox.close()
             self._lock.release()
             directory.forsake(path)
             raise

@@ -10,7 +10,7 @@ import torch
 
 import strobe
 from strobe.core.errors import BadOption
-from strobe.runs.control import Inbox, send
+from strobe.runs.control import Command, Inbox, send
 from strobe.runs.run import open_run
 
 LOOP = """
@@ -159,3 +159,68 @@ class _Plain:
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_epoch": self.inner.last_epoch}
+
+
+def test_commands_sent_at_once_are_all_obeyed_and_a_refused_rewind_stays_paused(tmp_path: Path, toy: Any) -> None:
+    out = tmp_path / "r"
+
+    def at_once(rec: strobe.Recorder) -> None:
+        if rec.n == 5:
+            send(out, "pause")
+            send(out, "set", name="lr", value=0.5)
+            send(out, "rewind", step=4)  # not stored
+            send(out, "set", name="lr", value=0.25)
+            send(out, "resume")
+            send(out, "set", name="lr", value=0.125)
+
+    toy().run(out, 10, hook=at_once, snapshots=[0, 10])
+    answers = [(e["act"], e["outcome"], e["step"]) for e in open_run(out).events("command")]
+    order = ["pause", "set", "rewind", "set", "resume", "set"]
+    assert answers == [(act, "refused" if act == "rewind" else "applied", 6) for act in order]
+
+
+def test_a_command_that_fails_in_any_way_is_answered(tmp_path: Path, toy: Any) -> None:
+    def broken(value: float) -> None:
+        raise RuntimeError("no such knob")
+
+    def hook(rec: strobe.Recorder) -> None:
+        if rec.n == 2:
+            rec.control("knob", lambda: 0.0, broken)
+            send(rec.path, "set", name="knob", value=1.0)
+            send(rec.path, "set", name="lr", value=0.5)
+
+    toy().run(tmp_path / "r", 6, hook=hook)
+    answers = open_run(tmp_path / "r").events("command")
+    assert [e["outcome"] for e in answers] == ["refused", "applied"]
+    assert answers[0]["reason"] == "RuntimeError: no such knob"
+
+
+def test_a_command_that_a_dead_writer_never_saw_is_refused_aloud_on_resume(tmp_path: Path, toy: Any) -> None:
+    toy().run(tmp_path / "r", 6)
+    send(tmp_path / "r", "set", name="lr", value=0.5)
+    toy().run(tmp_path / "r", 9, resume=True)
+    (answer,) = open_run(tmp_path / "r").events("command")
+    assert answer["outcome"] == "refused"
+    assert "send it again" in answer["reason"]
+
+
+def test_status_is_what_the_newest_writer_last_did(tmp_path: Path, toy: Any) -> None:
+    run_dir = tmp_path / "r"
+    seen = []
+
+    def hook(rec: strobe.Recorder) -> None:
+        seen.append(open_run(run_dir).status)
+        if rec.n == 8:
+            raise RuntimeError
+
+    toy().run(run_dir, 5)
+    assert open_run(run_dir).status == "finished"
+    with pytest.raises(RuntimeError):
+        toy().run(run_dir, 10, hook=hook, resume=True)
+    assert set(seen) == {"running"}
+    rec = strobe.record(run_dir, model=toy().model, optimizer=toy().opt, resume=True).start()
+    rec._answer(Command("pause"), "applied")  # killed while it was paused
+    assert open_run(run_dir).status == "paused"
+    rec._lock.release()
+    assert open_run(run_dir).status == "interrupted"
+    rec.close()
