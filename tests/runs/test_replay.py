@@ -196,3 +196,40 @@ def test_bad_questions_get_clear_answers(tmp_path: Path, toy: Any) -> None:
         run.fork(5, ["lrr=2"])
     with pytest.raises(BadOption, match="before the fork step"):
         run.fork(5, until=3)
+
+
+def test_an_edited_parameter_is_edited_once_and_edited_activations_stay_edited(tmp_path: Path) -> None:
+    from strobe.core.reading import Reading
+
+    def last_layer(snap: strobe.Snapshot) -> Reading:
+        with snap.quiet(), torch.no_grad():
+            return Reading(float(snap.model(snap.data).square().mean()), 0.0)
+
+    toy_again(out=str(tmp_path / "r"), steps=30)
+    run = open_run(tmp_path / "r")
+    halved = run.fork(10, ["scale(factor=0.5)=0:param.weight"])
+    then, now = (r.state(10)["objects"]["model"]["state"]["0.weight"] for r in (run, halved))
+    assert torch.equal(now, 0.5 * then)
+    assert replay(halved, 25, verify=True).ok
+    assert not torch.equal(halved.state(30)["objects"]["model"]["state"]["0.weight"], then)  # trained on, not put back
+    assert differences(halved.fork(18).state(30), halved.state(30)) == []
+    cut = run.fork(10, ["ablate=3"])
+    found = {k: v.value for k, v in strobe.follow(cut, last_layer, every=[15, 18, 22, 30]).items()}
+    model = cut.at(30).model
+    bias = {s: float(cut.state(s)["objects"]["model"]["state"]["4.bias"].square().mean()) for s in found}
+    assert found == pytest.approx(bias)  # nothing but the bias is left behind the ablated layer, at every step
+    assert model(torch.randn(5, 4)).std() == 0
+
+
+def test_reading_a_run_leaves_the_callers_random_state_alone_and_takes_numpy_steps(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=20)
+    run = open_run(tmp_path / "r")
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    expected = torch.rand(1).item(), random.random(), np.random.rand()
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    assert run.at(run.series("loss").steps[13]).step == 14
+    run.state(np.int64(7))
+    run.fork(15)
+    assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected
+    with pytest.raises(StepNotFound, match="a step is a whole number, got 1.5"):
+        run.at(1.5)  # type: ignore[arg-type]

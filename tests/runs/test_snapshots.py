@@ -103,3 +103,21 @@ def test_nothing_is_left_behind_by_a_failed_save(tmp_path: Path, monkeypatch: py
 def test_what_is_no_plain_data_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(NotPlain, match=r"state.deep.0.*builtins.object"):
         Snapshots(tmp_path).save(1, {"deep": [object()]})
+
+
+def test_a_step_written_again_does_not_lean_on_the_damaged_pack_it_replaces(tmp_path: Path) -> None:
+    first = Snapshots(tmp_path)
+    for i in (10, 20, 30):
+        first.save(i, state(i))
+    pack = tmp_path / "steps" / "30" / "tensors.safetensors"
+    data = bytearray(pack.read_bytes())
+    data[-2] ^= 1
+    pack.write_bytes(data)
+    again = Snapshots(tmp_path)  # a writer that resumes: the newest is damaged, so it goes on from the one before
+    with pytest.raises(Damaged):
+        again.load(30)
+    again.load(20)
+    again.save(30, state(30))
+    again.save(40, state(30))
+    assert [again.check(s) for s in again.steps()] == [[]] * 4
+    assert torch.equal(Snapshots(tmp_path).load(30)[0]["w"], torch.full((3, 4), 30.0))
