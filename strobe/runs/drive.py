@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from strobe.runs.recorder import Recorder
-    from strobe.runs.replay import Witness
+    from strobe.runs.witness import Witness
 
 
 class ReachedStep(BaseException):

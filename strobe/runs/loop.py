@@ -41,6 +41,7 @@ def train(
         "seed": seed,
         "lr": lr,
         "steps": steps,
+        "data": system.facts.get("manifest"),
         **options.pop("about", {}),
     }
     with record(

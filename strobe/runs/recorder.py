@@ -24,8 +24,9 @@ from strobe.runs.directory import StrobeWarning
 from strobe.runs.journal import Journal
 from strobe.runs.levers import Levers
 from strobe.runs.live import Live, OnNan
+from strobe.runs.packs import fingerprint
 from strobe.runs.schedule import NEVER, Schedule, keep, schedule
-from strobe.runs.snapshots import Snapshots, fingerprint
+from strobe.runs.snapshots import Snapshots
 from strobe.runs.state import capture, restore
 from strobe.runs.tree import flatten
 from strobe.runs.watch import Watch
@@ -107,7 +108,7 @@ class Recorder(Live):
 
     def start(self) -> "Recorder":
         """Open the run (what `with` does)."""
-        from strobe.runs.replay import Mute
+        from strobe.runs.witness import Mute
 
         d = drive.current()
         if d is None:
@@ -419,6 +420,13 @@ class Recorder(Live):
             yield before
             if self.n == before:
                 raise BadOption("rec.steps goes on only after rec.step(...): call it once per iteration")
+
+    def save(self, *, pin: bool = False) -> None:
+        """Store the full state now; `pin` keeps it for good, whatever retention thins out. Nothing in a replay."""
+        if self._writes:
+            self._pinned.update([self.n] if pin else [])
+            if self.n not in self._store.steps():
+                self._guard("snapshot", self._save)
 
     def snapshot(self) -> Any:
         """The state as it is now, as a `Snapshot` on the loss and probe handed to `record`."""

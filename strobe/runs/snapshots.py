@@ -9,7 +9,6 @@ against a forger. This file needs torch only to save and load; listing and check
 """
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -23,17 +22,12 @@ import xxhash
 
 from strobe.core.errors import Damaged, StepNotFound
 from strobe.runs.journal import dumps
+from strobe.runs.packs import content_hash, place, read_tensor, write_pack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-_CHUNK = 4 << 20  # bytes written between two hints to the disk
-_SAFE = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
-    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-    "uint16": "U16", "uint32": "U32", "uint64": "U64",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +75,11 @@ class Snapshots:
         skeleton, tensors = flatten(state, "state")
         known = self._table()
         older = {h: at for h, at in known.items() if at[0] != step}  # a pack that is written anew holds all it needs
-        entries, fresh = _place(tensors, older, step)
+        entries, fresh = place(tensors, older, step)
         beside = self.root / f".new-{step}-{os.getpid()}"
         try:
             beside.mkdir(parents=True)
-            pack = _write_pack(beside / "tensors.safetensors", fresh, entries, step)
+            pack = write_pack(beside / "tensors.safetensors", fresh, entries, step)
             body = {
                 "format": FORMAT,
                 "step": step,
@@ -115,7 +109,7 @@ class Snapshots:
                 try:
                     if e["pack"] not in files:
                         files[e["pack"]] = stack.enter_context(self._pack(e["pack"]).open("rb"))
-                    tensors[name] = _read_tensor(files[e["pack"]], e)
+                    tensors[name] = read_tensor(files[e["pack"]], e)
                 except (OSError, ValueError) as err:
                     raise Damaged(f"step {step}: tensor {name!r} in {self._pack(e['pack'])} {err}") from err
         if self._known is None:  # these bytes were just checked; those of a newer, damaged snapshot were not
@@ -156,7 +150,7 @@ class Snapshots:
                     data = f.read(e["bytes"])
                 if len(data) < e["bytes"]:
                     problems.append(f"step {step}: {path} is cut short before tensor {name!r}")
-                elif _hash(e["dtype"], e["shape"], data) != e["hash"]:
+                elif content_hash(e["dtype"], e["shape"], data) != e["hash"]:
                     problems.append(f"step {step}: tensor {name!r} in {path} does not match its hash")
             except OSError as err:
                 problems.append(f"step {step}: tensor {name!r}: {path} cannot be read ({err.strerror})")
@@ -238,100 +232,3 @@ def write_manifest(path: Path, body: dict[str, Any]) -> None:
         f.write(json.dumps(body, separators=(",", ":")).encode())
         f.flush()
         os.fsync(f.fileno())
-
-
-def _hash(dtype: str, shape: list[int], data: Any) -> str:
-    return xxhash.xxh3_128_hexdigest(data, seed=xxhash.xxh32_intdigest(f"{dtype}{list(shape)}".encode()))
-
-
-def raw(t: "Tensor") -> memoryview:
-    """The bytes of a tensor on the CPU (copied only if it lives elsewhere or is not contiguous)."""
-    import torch
-
-    from strobe.core.errors import NotPlain
-
-    if t.layout != torch.strided or t.is_quantized:
-        raise NotPlain(f"a {t.layout} tensor has no plain bytes; hand over its dense parts")
-    t = t.resolve_conj().resolve_neg().detach().cpu().contiguous()
-    return memoryview(t.reshape(-1).view(torch.uint8).numpy().data) if t.numel() else memoryview(b"")
-
-
-def fingerprint(t: "Tensor") -> int:
-    """xxh3-64 of a tensor's bytes: what a replay compares between stored snapshots."""
-    return xxhash.xxh3_64_intdigest(raw(t))
-
-
-def _place(tensors: dict[str, Any], known: dict[str, tuple[int, int]], step: int) -> tuple[dict[str, Any], list[Any]]:
-    """Manifest entries for all tensors; the bytes of those that no pack holds yet, widest type first (alignment)."""
-    entries: dict[str, Any] = {}
-    fresh: dict[str, tuple[str, memoryview, Any]] = {}
-    for name, t in tensors.items():
-        data, dtype, shape = raw(t), str(t.dtype).removeprefix("torch."), list(t.shape)
-        h = _hash(dtype, shape, data)
-        entries[name] = {"hash": h, "dtype": dtype, "shape": shape, "bytes": len(data)}
-        if h in known:
-            entries[name]["pack"], entries[name]["begin"] = known[h]
-        elif h not in fresh:
-            fresh[h] = (name, data, t)
-    order = sorted(fresh.items(), key=lambda item: -item[1][2].element_size())
-    return entries, [(h, *rest) for h, rest in order]
-
-
-def _write_pack(path: Path, fresh: list[Any], entries: dict[str, Any], step: int) -> dict[str, Any]:
-    header: dict[str, Any] = {"__metadata__": {"written_by": "strobe", "step": str(step)}}
-    at, begins = 0, {}
-    for h, name, data, t in fresh:
-        safe = _SAFE.get(str(t.dtype).removeprefix("torch."))
-        header[name] = {
-            "dtype": safe or "U8",
-            "shape": list(t.shape) if safe else [len(data)],
-            "data_offsets": [at, at + len(data)],
-        }
-        begins[h] = at
-        at += len(data)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
-    for e in entries.values():
-        if "pack" not in e:
-            e["pack"], e["begin"] = step, begins[e["hash"]] + len(head)
-    with path.open("wb", buffering=0) as f:
-        _reserve(f.fileno(), len(head) + at)
-        for piece in (head, *(data for _, _, data, _ in fresh)):
-            view = memoryview(piece)
-            while len(view):
-                n = f.write(view[:_CHUNK])
-                _begin_writeback(f.fileno(), f.tell() - n, n)
-                view = view[n:]
-        os.fsync(f.fileno())
-    return {"bytes": len(head) + at, "header": len(head), "hash": xxhash.xxh3_128_hexdigest(head)}
-
-
-def _reserve(fd: int, size: int) -> None:
-    """Allocate the file in one piece: a full disk is found before the first byte, and the sync has less to write."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(fd, 0, size)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-
-
-def _begin_writeback(fd: int, offset: int, n: int) -> None:
-    """Let the disk begin on these bytes while the next are copied: the sync at the end then finds little left to do."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(fd, offset, n, os.POSIX_FADV_DONTNEED)
-
-
-def _read_tensor(f: Any, e: dict[str, Any]) -> "Tensor":
-    import torch
-
-    buffer = torch.empty(e["bytes"], dtype=torch.uint8)
-    f.seek(e["begin"])
-    view = memoryview(buffer.numpy().data) if e["bytes"] else memoryview(bytearray())
-    if e["bytes"] and f.readinto(view) != e["bytes"]:
-        raise ValueError("is cut short")
-    if _hash(e["dtype"], e["shape"], view) != e["hash"]:
-        raise ValueError("does not match its hash")
-    return buffer.view(getattr(torch, e["dtype"])).reshape(e["shape"])

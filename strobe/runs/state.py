@@ -75,7 +75,7 @@ def _walk(path: str, a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    from strobe.runs.snapshots import raw
+    from strobe.runs.packs import raw
 
     return a.shape == b.shape and a.dtype == b.dtype and raw(a) == raw(b)
 

@@ -122,7 +122,7 @@ def _shown(options: dict[str, Any]) -> dict[str, Any]:
     """Options as plain data; tensors by their hash."""
     from torch import Tensor
 
-    from strobe.runs.snapshots import fingerprint
+    from strobe.runs.packs import fingerprint
 
     out: dict[str, Any] = {}
     for k, v in options.items():

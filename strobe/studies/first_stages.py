@@ -71,6 +71,7 @@ def first_stages(
     path = train(world, out / "trunk", steps=plan["steps"], seed=seed, examples=True, setup=lambda rec: seen.setup(rec, plan),
                  after=seen.after, snapshots=log_spaced(plan["watch"]), most_snapshots=96)  # fmt: skip
     run = open_run(path)
+    seen.failures += [e["text"] for e in run.events("error")]
     with Notes(path) as notes, seen.claim("trajectory"):
         notes.reading("trajectory_pca", trajectory_pca(run, components=3))
     with Notes(path) as notes, seen.claim("stages"):
