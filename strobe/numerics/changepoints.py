@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strobe.core.errors import BadOption
-
 
 @dataclass(frozen=True, slots=True)
 class Bends:
@@ -33,7 +31,7 @@ def bends(x: np.ndarray, curves: np.ndarray, noise: np.ndarray, *, most: int = 8
     Args: x (n,) increasing; curves (m, n); noise (m,) > 0: the scale below which a curve's shape means nothing;
     `apart`: the least distance of two bends. Err: standard deviation over `draws` refits to the fit plus resampled
     residuals (moving blocks, so that smooth misfit counts as what it is), with the grid's own resolution.
-    Raises `BadOption` for shapes that do not match or fewer than 6 points.
+    Raises `ValueError` for shapes that do not match or fewer than 6 points.
 
     >>> x = np.linspace(0, 3, 40)
     >>> y = np.stack([np.maximum(x - 1, 0), np.minimum(x, 2)])
@@ -43,7 +41,7 @@ def bends(x: np.ndarray, curves: np.ndarray, noise: np.ndarray, *, most: int = 8
     x, curves, noise = np.asarray(x, float), np.atleast_2d(np.asarray(curves, float)), np.asarray(noise, float)
     n, m = len(x), len(curves)
     if n < 6 or curves.shape[1] != n or noise.shape != (m,) or not (noise > 0).all() or not (np.diff(x) > 0).all():
-        raise BadOption(
+        raise ValueError(
             f"bends needs >= 6 increasing points and one noise > 0 per curve, got x {x.shape}, curves {curves.shape}"
         )
     scaled = curves / noise[:, None]

@@ -3,7 +3,6 @@
 import ast
 import doctest
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,13 +43,8 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0]
-    allowed = MAY[room] | {room} | ({"core"} if room == "numerics" and imports(path) <= {"core", "numerics"} else set())
+    allowed = MAY[room] | {room}
     assert imports(path) <= allowed, f"{path} imports {imports(path) - allowed}"
-    if room == "numerics" and "core" in imports(path):
-        text = path.read_text()
-        assert re.findall(r"strobe\.core\.(\w+)", text) == ["errors"] * text.count("strobe.core."), (
-            "numerics may know errors only"
-        )
 
 
 def test_room_inits_are_empty() -> None:
