@@ -12,6 +12,7 @@ writer.lock    holds a kernel lock while a writer lives; the file itself says no
 
 import contextlib
 import errno
+import inspect
 import os
 import socket
 import sys
@@ -178,7 +179,9 @@ def _entry(given: "tuple[Callable[..., Any], dict[str, Any]] | None") -> dict[st
         function, kwargs = given
         if "<locals>" in function.__qualname__ or function.__module__ == "__main__":
             raise BadOption(f"entry must be a function that can be imported by name, {function.__qualname__} cannot")
-        return {"function": path_of(function), "kwargs": kwargs}
+        home = Path(inspect.getfile(function)).resolve()
+        root = home.parents[function.__module__.count(".") + (home.name == "__init__.py")]
+        return {"function": path_of(function), "kwargs": kwargs, "cwd": str(Path.cwd()), "root": str(root)}
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if file and file.endswith(".py") and "site-packages" not in file and not hasattr(sys, "ps1"):
         return {"script": str(Path(file).resolve()), "argv": sys.argv[1:], "cwd": str(Path.cwd())}

@@ -26,7 +26,7 @@ class StopTraining(BaseException):
 
 @dataclass
 class Drive:
-    """One take-over: of the run at `path` (as the loop names it), from `start`, to `stop`."""
+    """One take-over: of the run at `path` (as the loop names it; `beside` where it was moved), from `start`, to `stop`."""
 
     mode: Literal["replay", "fork"]
     path: Path
@@ -41,6 +41,7 @@ class Drive:
     witness: "Witness | None" = None
     recorder: "Recorder | None" = None
     progress: Callable[[int], None] | None = None
+    beside: Path | None = None
 
 
 _CURRENT: ContextVar[Drive | None] = ContextVar("strobe_drive", default=None)

@@ -113,7 +113,7 @@ class Recorder(Live):
         d = drive.current()
         if d is None:
             self._start_writing(None)
-        elif d.recorder is not None or not directory.same(self.path, d.path):
+        elif d.recorder is not None or not any(directory.same(self.path, p) for p in (d.path, d.beside) if p):
             self._journal = Mute()  # another run of the same script: it must run, and leave no file
         else:
             self._drive = d

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strobe.core.catalogue import load
-from strobe.core.errors import BadOption, CannotReplay, NotReproduced, StrobeError
+from strobe.core.errors import BadOption, CannotReplay, Damaged, NotReproduced, StrobeError
 from strobe.runs import directory
 from strobe.runs.drive import Drive, ReachedStep, driving
 from strobe.runs.levers import parse_edit, stays
@@ -66,7 +66,7 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
     With `verify`, starts strictly before `to` where it can, goes on to the next stored evidence at or after `to`, and
     compares every recorded scalar, fingerprint and stored tensor on the way. Raises `CannotReplay` or `StepNotFound`.
     """
-    to = run.check_step(to)
+    run, to = type(run)(run.path.resolve()), run.check_step(to)  # the loop may run in another directory
     starts = (
         [s for s in run.stored() if s <= to] if run.cursor != "none" else [s for s in run.stored() if s == run.start]
     )
@@ -85,15 +85,15 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
                 else ""
             )
         )
-    start = starts[-1]
+    start, state = _nearest_whole(run, starts)
     witness = Witness(run, start, run.last, verify=verify)
     stop = to
     if verify:
         stop = next((s for s in witness.evidence if s >= to), to)
-    state, _ = run.snapshots.load(start)
     drive = Drive(
-        "replay", _named(run), start, stop, state, applied_after(run, start), run.facts["edits"], witness=witness
-    )
+        "replay", _named(run), start, stop, state, applied_after(run, start), run.facts["edits"], witness=witness,
+        beside=_beside(run),
+    )  # fmt: skip
     with _threads(run):
         with driving(drive):
             _go(run, drive, {})
@@ -116,6 +116,14 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
         [f for _, f in found],
         surroundings,
     )
+
+
+def _nearest_whole(run: "Run", starts: list[int]) -> tuple[int, dict[str, Any]]:
+    """The last of these stored states that is whole: a damaged one costs a longer replay, not the steps behind it."""
+    for step in reversed(starts[1:]):
+        with contextlib.suppress(Damaged):
+            return step, run.snapshots.load(step)[0]
+    return starts[0], run.snapshots.load(starts[0])[0]
 
 
 def state_at(run: "Run", step: int) -> dict[str, Any]:
@@ -146,6 +154,7 @@ def fork(
             "loop with `for step in rec.steps(N)`, or hand over data= with a state"
         )
     out = out or directory.free_name(run.path)
+    run = Run(run.path.resolve())  # the loop may run in another directory
     parent = {"run": str(run.path.resolve()), "id": run.facts["id"], "step": step}
     inherited = [e for e in run.facts["edits"] if stays(e)]
     drive = Drive(
@@ -157,8 +166,9 @@ def fork(
         applied_after(run, step),
         [*inherited, *plain],
         functions,
-        out,
+        out.resolve(),
         parent,
+        beside=_beside(run),
     )
     drive.progress = progress
     with _threads(run), driving(drive):
@@ -171,6 +181,11 @@ def fork(
 def _named(run: "Run") -> Path:
     """The path under which the loop opens its recorder: that of the trunk, for a branch."""
     return Path(run.facts["loop_path"])
+
+
+def _beside(run: "Run") -> Path:
+    """The same, where the project was moved together with its runs."""
+    return run.path.resolve().parent / _named(run).name
 
 
 def applied_after(run: "Run", start: int) -> dict[int, list[dict[str, Any]]]:
@@ -204,7 +219,8 @@ def _go(run: "Run", drive: Drive, options: dict[str, Any]) -> None:
         )
     with contextlib.suppress(ReachedStep):
         if "function" in entry:
-            load(entry["function"])(**{**entry["kwargs"], **options})
+            with _placed(entry.get("cwd"), entry.get("root")):
+                load(entry["function"])(**{**entry["kwargs"], **options})
         elif options:
             raise BadOption(f"{run.name} was recorded by a script: options= needs an entry function")
         else:
@@ -215,16 +231,28 @@ def _run_script(entry: dict[str, Any]) -> None:
     script = Path(entry["script"])
     if not script.exists():
         raise CannotReplay(f"the script {script} is gone; its text is in the run's source/, put it back to replay")
-    argv, path, cwd = sys.argv, sys.path[:], Path.cwd()
+    argv = sys.argv
     sys.argv = [str(script), *entry["argv"]]
-    sys.path.insert(0, str(script.parent))
     try:
-        os.chdir(entry["cwd"])
-        runpy.run_path(str(script), run_name="__main__")
-    except FileNotFoundError as e:
-        raise CannotReplay(f"cannot run {script} again: {e}") from e
+        with _placed(entry["cwd"], str(script.parent)):
+            runpy.run_path(str(script), run_name="__main__")
     except StrobeError:
         raise
+    except FileNotFoundError as e:
+        raise CannotReplay(f"cannot run {script} again: {e}") from e
     finally:
-        sys.argv, sys.path[:] = argv, path
-        os.chdir(cwd)
+        sys.argv = argv
+
+
+@contextlib.contextmanager
+def _placed(cwd: str | None, root: str | None) -> Iterator[None]:
+    """In the directory where the loop ran, with its modules in reach; where that is gone, right here."""
+    path, here = sys.path[:], Path.cwd()
+    sys.path[:0] = [d for d in (root, cwd) if d and Path(d).is_dir()] or [str(here)]
+    try:
+        if cwd and Path(cwd).is_dir():
+            os.chdir(cwd)
+        yield
+    finally:
+        sys.path[:] = path
+        os.chdir(here)
