@@ -29,6 +29,7 @@ LOOK, LIVE, START = "Look", "Live control", "Start here"
 
 def main() -> None:
     """Run the command line; every error of ours is one clear line."""
+    sys.path.append(str(Path.cwd()))  # last: pkg.mod:fn of the user's own, shadowing nothing
     try:
         app()
     except StrobeError as e:

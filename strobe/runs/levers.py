@@ -102,7 +102,12 @@ class Levers:
                     "loaded again; fork the parent with the function once more"
                 )
             return functions[edit["function"]]
-        return load(edit["edit"])(**edit["kwargs"])
+        make = load(edit["edit"])
+        try:
+            return make(**edit["kwargs"])
+        except TypeError as e:
+            name = edit["edit"].rpartition(":")[2]
+            raise BadOption(f"{e}; write its options as {name}(option=1.0)={edit.get('site', 'SITE')}") from e
 
     def _edit_params(self, function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         import torch

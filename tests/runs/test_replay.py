@@ -233,3 +233,61 @@ def test_reading_a_run_leaves_the_callers_random_state_alone_and_takes_numpy_ste
     assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected
     with pytest.raises(StepNotFound, match="a step is a whole number, got 1.5"):
         run.at(1.5)  # type: ignore[arg-type]
+
+
+def test_a_run_replays_from_any_directory_and_after_its_project_was_moved(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "mine.py").write_text(
+        textwrap.dedent("""
+        import sys, torch, strobe
+        torch.set_num_threads(1)
+        def go(out, entry=True):
+            torch.manual_seed(0)
+            model = torch.nn.Linear(3, 1)
+            opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            again = {"entry": (go, {"out": out})} if entry else {}
+            with strobe.record(out, model=model, optimizer=opt, snapshots=5, **again) as rec:
+                for step in rec.steps(20):
+                    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+                    loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+                    opt.zero_grad(); loss.backward(); opt.step()
+                    rec.step(loss=loss)
+        if __name__ == "__main__":
+            go("runs/script", entry=False)
+        """)
+    )
+
+    def run(*command: str, cwd: Path) -> str:
+        done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    replaying = ("-m", "strobe.app.cli", "replay", "--to", "13", "--verify")
+    run("mine.py", cwd=project)
+    run("-c", "import mine; mine.go('runs/function')", cwd=project)
+    for name in ("script", "function"):
+        assert "every bit equal" in run(*replaying, f"runs/{name}", cwd=project)
+        assert "every bit equal" in run(*replaying, name, cwd=project / "runs")
+        run("-m", "strobe.app.cli", "fork", f"{name}@7", "--out", f"../../{name}-out", cwd=project / "runs")
+        assert open_run(tmp_path / f"{name}-out").last == 20
+    project.rename(tmp_path / "moved")
+    assert "every bit equal" in run(*replaying, "runs/function", cwd=tmp_path / "moved")
+
+
+def test_a_damaged_stored_state_costs_a_longer_replay_not_the_steps_behind_it(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=20, snapshots=5)
+    run = open_run(tmp_path / "r")
+    before = run.state(12)
+    pack = tmp_path / "r" / "steps" / "10" / "tensors.safetensors"
+    data = bytearray(pack.read_bytes())
+    data[-3] ^= 1
+    pack.write_bytes(data)
+    assert differences(open_run(tmp_path / "r").state(12), before) == []
+
+
+def test_an_edit_without_its_options_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=5)
+    with pytest.raises(BadOption, match=r"'factor'; write its options as scale\(option=1.0\)=0"):
+        open_run(tmp_path / "r").fork(2, ["scale=0"])
+    assert open_run(tmp_path / "r").branches() == []
