@@ -54,6 +54,8 @@ def write_report(report: Report, out: Path) -> Path:
 
 def number(x: Any, digits: int = 4) -> str:
     """A number as a person writes it; a curve by its size and range."""
+    if x is None:
+        return "not measured"
     if isinstance(x, bool) or not isinstance(x, int | float | list):
         return str(x)
     if np.ndim(x):

@@ -56,7 +56,8 @@ class Verdict:
         else:
             sign = {"both": "", "below": "<= ", "above": ">= "}[p.side]
             said = f"{sign}{p.value:.4g} ± {p.tol:.2g}"
-        return f"{self.word:9s} {p.of}: predicted {said}, measured {self.measured}"
+        saw = f"measured {self.measured}" if self.measured.value is not None else "not measured"
+        return f"{self.word:9s} {p.of}: predicted {said}, {saw}"
 
 
 def judge(predicted: Prediction, measured: Reading, *, applies: bool = True, why: str = "", k: float = 2.0) -> Verdict:
@@ -82,6 +83,8 @@ def judge(predicted: Prediction, measured: Reading, *, applies: bool = True, why
     """
     if not applies:
         return Verdict("outside", predicted, measured, why or f"regime not entered: {predicted.when}")
+    if measured.value is None:
+        raise StrobeError(f"{predicted.of}: nothing was measured, so it cannot be judged; say applies=False and why")
     value, said = np.asarray(measured.value, float), np.asarray(predicted.value, float)
     err = np.broadcast_to(np.asarray(measured.err, float), value.shape)
     if value.shape != said.shape:

@@ -12,6 +12,7 @@ class Reading:
     """value ± err, in `unit`; `how` says what produced it (estimator, sample sizes, flags).
 
     `value` is a float or an array (a curve, a score per head); `err` then has the same shape.
+    None stands for what could not be measured, and can only be judged "outside".
     `err` is one standard error (or a proven bound, where the observable's docstring says so).
     """
 
@@ -21,6 +22,8 @@ class Reading:
     how: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        if self.value is None:
+            return "not measured"
         if np.ndim(self.value):
             v = np.asarray(self.value)
             return f"array{v.shape} from {v.min():.4g} to {v.max():.4g} {self.unit}".rstrip()

@@ -164,7 +164,7 @@ class _Demo:
         def say(name: str, measured: Reading | None, *, applies: bool = True, why: str = "") -> None:
             out.append(
                 notes.verdict(
-                    judge(s[name], measured or Reading(0.0), applies=applies and measured is not None, why=why)
+                    judge(s[name], measured or Reading(None), applies=applies and measured is not None, why=why)
                 )
             )
 

@@ -39,6 +39,13 @@ def test_a_nan_is_never_judged_and_a_law_states_finite_numbers() -> None:
         Prediction("x", 1.0, -0.1)
 
 
+def test_what_was_not_measured_can_only_be_outside() -> None:
+    v = judge(Prediction("x", 1.0, 0.1), Reading(None), applies=False, why="it diverged")
+    assert "predicted 1 ± 0.1, not measured" in str(v)
+    with pytest.raises(StrobeError, match="nothing was measured"):
+        judge(Prediction("x", 1.0, 0.1), Reading(None))
+
+
 def test_outside_needs_no_measurement_that_fits() -> None:
     v = judge(Prediction("x", 1.0, 0.1, when="the loss rose"), Reading(50.0), applies=False)
     assert (v.word, v.why) == ("outside", "regime not entered: the loss rose")
