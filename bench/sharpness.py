@@ -11,6 +11,7 @@ relative, the worst over all eigenvalues and checkpoints.
 """
 
 import argparse
+import importlib
 import os
 import time
 import warnings
@@ -182,7 +183,7 @@ def loosest(
 
 
 def by_pyhessian(snap: Snapshot, k: int, tol: float, most: int) -> tuple[np.ndarray, int]:
-    import pyhessian.hessian as module
+    module = importlib.import_module("pyhessian.hessian")  # `import ... as` would give its class of the same name
 
     calls, plain = [0], module.hessian_vector_product
 

@@ -66,9 +66,9 @@ def top_eigenpairs(
     Args: matvec (dim,) -> (dim,); start (dim, s), any s >= 1, need not be orthogonal (vectors of a nearby
     operator: a warm start); toward (dim,), a vector likely to lie among the top eigenvectors, added to the first
     Gaussian at equal length (a shifted normal is near zero less often, by Anderson's inequality: the bounds hold);
-    tol, the error allowed on each eigenvalue relative to itself; guard, how many Ritz vectors beyond k to return in
-    `basis`; max_matvecs, default 100 + 40 k; trust, a number: probe nothing and take μ = trust θ₁ on the caller's
-    word, so that errors and converged are only as good as it. Memory: dim x matvecs.
+    tol, the error allowed on each eigenvalue relative to itself, or rounding where that is more; guard, how many
+    Ritz vectors beyond k to return in `basis`; max_matvecs, default 100 + 40 k; trust, a number: probe nothing and
+    take μ = trust θ₁ on the caller's word, so that errors and converged are only as good as it. Memory: dim x matvecs.
     Stops unconverged, with wide `errors` and `converged` False, at max_matvecs.
     Raises ValueError for k outside 1..dim and FloatingPointError when matvec returns a non-finite vector.
     Ref: van Dorsselaer, Hochstenbach & van der Vorst 2000 (SIAM J. Matrix Anal. 22, 837) for the probe's
@@ -106,14 +106,14 @@ def top_eigenpairs(
         theta, y, upper = space.bounds(k, mu)
         slack = space.rounding()
         errors = upper.clamp(max=max(ceiling, float(theta[0]))) - theta + slack
-        edge = float(theta[-1] + tol * theta[-1].abs())  # what is above this must not be passed over
+        edge = float(theta[-1]) + max(tol * abs(float(theta[-1])), 2 * slack)  # above this nothing may be passed over
         if probe is not None:
             hidden = min(hidden, probe.hidden(edge))
         if trust is not None or ceiling <= edge:
             hidden = min(hidden, missed)
         if space.m == dim:
             hidden = 0.0
-        good = (errors <= tol * theta.abs()) & (hidden <= missed)
+        good = (errors <= (tol * theta.abs()).clamp_min(2 * slack)) & (hidden <= missed)
         if (space.m >= k and bool(good.all())) or space.m >= most:
             return space.result(k, guard, errors, good, hidden if trust is None else 1.0)
         size = theta.abs().clamp_min(slack)
@@ -132,9 +132,7 @@ def top_eigenpairs(
         elif k == 1 and whole is not None:
             probing = False  # the one chain bounds λ₁ with fewer products than a second would take
         else:
-            cheap = (
-                hidden <= missed and mu < edge and error(mu).max() * PAYS**4 < tol
-            )  # a few residuals against a new probe
+            cheap = hidden <= missed and mu < edge and error(mu).max() * PAYS**4 < tol  # than a new probe
             probing = bool(space.m > k and hoped.max() <= READY * tol and not cheap)
         if probing:
             whole = None
@@ -242,7 +240,7 @@ class _Space:
         return float(torch.linalg.eigvalsh(self.S[: self.m, : self.m]).abs().max())
 
     def rounding(self) -> float:
-        return 8 * self._eps() * self.scale()
+        return max(8 * self._eps() * self.scale(), torch.finfo(self.V.dtype).tiny)
 
     def _eps(self) -> float:
         return torch.finfo(self.V.dtype).eps
@@ -266,19 +264,25 @@ class _Chain:
         last = self.space.F.get(self.space.m - 1)
         return last is not None and self.space.add(last)
 
+    def ritz(self) -> Tensor:
+        """Its own Ritz values, ascending."""
+        i, m = self.first, self.space.m
+        return torch.linalg.eigvalsh(self.space.S[i:m, i:m])
+
+    def logs(self) -> list[float]:
+        """ln of the start's length and of each residual's: summed, the norm of the chain's polynomial at the start."""
+        return [self.log] + [math.log(max(b, 1e-300)) for b in self.space.beta[self.first : self.space.m]]
+
     def top(self) -> float:
         """Its largest Ritz value: what V leaves reaches at least this."""
-        return float(torch.linalg.eigvalsh(self.space.S[self.first : self.space.m, self.first : self.space.m])[-1])
+        return float(self.ritz()[-1])
 
     def hidden(self, value: float) -> float:
         """The probability that this chain saw nothing of an eigenvalue as large as `value`, if V left one there."""
-        i, m = self.first, self.space.m
-        ritz = torch.linalg.eigvalsh(self.space.S[i:m, i:m])
+        ritz = self.ritz()
         if not len(ritz) or float(ritz[-1]) >= value:
             return 1.0
-        length = (
-            self.log + sum(math.log(max(b, 1e-300)) for b in self.space.beta[i:m]) - float((value - ritz).log().sum())
-        )
+        length = sum(self.logs()) - float((value - ritz).log().sum())
         return min(1.0, math.sqrt(2 / math.pi) * math.exp(min(0.0, length)))
 
     def level(self, missed: float, *, ahead: bool = False) -> float:
@@ -286,15 +290,13 @@ class _Chain:
 
         `ahead` guesses it for one step more, with the last step's coefficients again.
         """
-        space = self.space
-        ritz = torch.linalg.eigvalsh(space.S[self.first : space.m, self.first : space.m])
+        ritz, logs = self.ritz(), self.logs()
         if not len(ritz):
             return math.inf
-        logs = [math.log(max(b, 1e-300)) for b in space.beta[self.first : space.m]]
         if ahead:
             logs.append(logs[-1])
-            ritz = torch.cat([space.S[space.m - 1, space.m - 1, None], ritz])
-        want = self.log + sum(logs) + math.log(math.sqrt(2 / math.pi) / missed)
+            ritz = torch.cat([self.space.S[self.space.m - 1, self.space.m - 1, None], ritz])
+        want = sum(logs) + math.log(math.sqrt(2 / math.pi) / missed)
         low = float(ritz.max())
         high = low + math.exp(want / len(ritz))
         for _ in range(60):

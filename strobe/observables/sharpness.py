@@ -17,7 +17,7 @@ GUARD = 2  # vectors kept beyond k: an eigenvalue that overtakes the k-th is mos
 TURNS = 10  # residuals a turning call may add: with more, a bounded call costs no more
 
 
-@observable(symbol="λ₁", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2103.00065")
+@observable(symbol="λ₁", of="snapshot", cost="15 to 50 Hessian-vector products", ref="arXiv:2103.00065")
 def sharpness(
     snap: Snapshot,
     *,
@@ -54,7 +54,7 @@ def sharpness(
     return _reading(_solve(snap, k, tol, missed, max_hvps, start, seed, 0, None), k, tol, "loss/θ²")
 
 
-@observable(symbol="λ₁(P⁻¹H)", of="snapshot", cost="10 to 30 Hessian-vector products", ref="arXiv:2207.14484")
+@observable(symbol="λ₁(P⁻¹H)", of="snapshot", cost="15 to 50 Hessian-vector products", ref="arXiv:2207.14484")
 def preconditioned_sharpness(
     snap: Snapshot,
     *,
@@ -104,7 +104,7 @@ class SharpnessTracker:
     Made to be watched: `rec.watch(SharpnessTracker(), every=1, k=1)`; a call takes the options of `sharpness`, and
     names itself so, for `sharpness` recomputes the number.
     Err: as for `sharpness` in a bounded call; in a turning one twice the bound that trusts that level.
-    Cost: `how["hvps"]`; at k = 1 and every step, a quarter of a bounded call. Regime: as for `sharpness`.
+    Cost: `how["hvps"]`; at k = 1 and every step about half of a bounded call, which is in the mean. Regime: as for `sharpness`.
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> snap = Snapshot(net, lambda m, x: m(x).square().sum(), torch.diag(torch.tensor([1.0, 3.0])))

@@ -96,7 +96,14 @@ def test_a_warm_start_agrees_and_costs_less() -> None:
 
 
 def test_zero_identity_and_negative_operators() -> None:
-    assert torch.equal(solve(torch.zeros(30), 2).values, torch.zeros(2, dtype=torch.float64))
+    none = solve(torch.zeros(500), 2)
+    assert torch.equal(none.values, torch.zeros(2, dtype=torch.float64))
+    assert none.converged.all()
+    assert none.matvecs < 10
+    low = solve(torch.cat([torch.tensor([3.0]), torch.zeros(500)]), 3)  # a rank below k
+    assert torch.allclose(low.values, torch.tensor([3.0, 0, 0], dtype=torch.float64), atol=1e-5)
+    assert low.converged.all()
+    assert low.matvecs < 20
     one = solve(torch.ones(30), 3)
     assert torch.allclose(one.values, torch.ones(3, dtype=torch.float64), atol=1e-5)
     down = -torch.arange(1.0, 31)
