@@ -155,7 +155,7 @@ def _verdict(run: Run, law: Prediction, start: int, stop: int) -> Verdict:
     found = [Reading(v, e, unit) for v, e in zip(sharp.values[keep], sharp.errs[keep], strict=True)]
     if not found or not np.isfinite(losses).all():
         return judge(
-            law, Reading(0.0), applies=False, why="the run diverged, so nothing was measured: lower the learning rate"
+            law, Reading(None), applies=False, why="the run diverged, so nothing was measured: lower the learning rate"
         )
     measured = pool(found)
     met = bool(np.any(rose))
