@@ -1,14 +1,16 @@
 """Find every damaged byte of a run and say which step it touches; `repair` moves damage aside and deletes nothing."""
 
 import hashlib
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from strobe.core.errors import Damaged, StrobeError
 from strobe.runs import directory
+from strobe.runs.index import Index
 from strobe.runs.journal import Frame, Tear, loads, read
-from strobe.runs.snapshots import Snapshots
+from strobe.runs.snapshots import Snapshots, loads_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Finding:
 
 def examine(path: Path) -> list[Finding]:
     """Read every byte of a run. Raises `RunNotFound` or `NotARun`; damage is a finding, not an error."""
-    return [*_run_json(path), *_source(path), *_journals(path), *_snapshots(path), *_leftovers(path)]
+    return [*_run_json(path), *_source(path), *_journals(path), *_snapshots(path), *_derived(path), *_leftovers(path)]
 
 
 def repair(path: Path) -> list[str]:
@@ -36,7 +38,8 @@ def repair(path: Path) -> list[str]:
     moved = []
     snapshots = Snapshots(path)
     bad = [s for s in snapshots.steps() if snapshots.check(s)]
-    for place in [*(path / "steps" / str(s) for s in bad), *(path / "steps").glob(".new-*")]:
+    index = path.glob("index.sqlite*") if any(f.file == "index.sqlite" for f in _derived(path)) else ()
+    for place in [*(path / "steps" / str(s) for s in bad), *(path / "steps").glob(".new-*"), *index]:
         target = path / "aside" / f"{place.name.lstrip('.')}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
         place.rename(target)
@@ -112,6 +115,29 @@ def _snapshots(path: Path) -> list[Finding]:
         for step in snapshots.steps()
         for problem in snapshots.check(step)
     ]
+
+
+def _derived(path: Path) -> list[Finding]:
+    """The index against one made anew, and the checksums of later readings: a reader believes both."""
+    out = []
+    for file in sorted((path / "readings").glob("*.json")):
+        try:
+            loads_manifest(file)
+        except ValueError as e:
+            out.append(Finding(f"readings/{file.name}", None, f"is damaged ({e})", "nothing: it is measured again"))
+    whole = not directory.live(path) and not _journals(path)  # of a damaged journal the index may hold what is lost
+    if whole and (path / "index.sqlite").exists():
+        try:
+            kept, anew = Index(path), Index(path, in_memory=True)
+            kept.refresh()
+            anew.refresh()
+            same = kept.content() == anew.content()
+        except (sqlite3.Error, ValueError):
+            same = False
+        if not same:
+            lost = "nothing: --repair moves it aside and the next reader makes it anew"
+            out.append(Finding("index.sqlite", None, "is not what the journals say", lost))
+    return out
 
 
 def _leftovers(path: Path) -> list[Finding]:

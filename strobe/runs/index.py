@@ -31,9 +31,9 @@ CREATE TABLE tears  (file TEXT, at INTEGER, lost INTEGER, why TEXT, after_step I
 class Index:
     """The index of one run directory. On a disk that cannot be written it lives in memory."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, in_memory: bool = False) -> None:
         self.run = run
-        self.db = self._open()
+        self.db = self._in_memory() if in_memory else self._open()
 
     def _open(self) -> sqlite3.Connection:
         path = self.run / "index.sqlite"
@@ -202,6 +202,14 @@ class Index:
         cut = self.cutoffs()
         rows = self.db.execute("SELECT file, step, body, tensors FROM arrays WHERE kind = ? ORDER BY file, at", (kind,))
         return [(s, unpack_array(b)[1], json.loads(t) if t else []) for f, s, b, t in rows if s <= cut[f]]
+
+    def content(self) -> list[Any]:
+        """All that a reader is told, to compare with an index made anew."""
+        return [
+            *((n, *(c.tobytes() for c in self.series(n, superseded=True))) for n in self.names()),
+            *self.db.execute("SELECT file, at, type, step, body FROM events ORDER BY file, at"),
+            *self.db.execute("SELECT file, at, kind, step, body, tensors FROM arrays ORDER BY file, at"),
+        ]
 
     def tears(self) -> list[dict[str, Any]]:
         """Damage met while reading, and the last step read before it."""

@@ -1,6 +1,7 @@
 """Read a run directory: its series, events, snapshots and lineage; reopen any step; fork."""
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from strobe.core.errors import BadOption, CannotReplay, NameNotFound, RunNotFound, StepNotFound, near
+from strobe.core.errors import BadOption, CannotReplay, Damaged, NameNotFound, RunNotFound, StepNotFound, near
 from strobe.runs import directory
 from strobe.runs.index import Index
 from strobe.runs.snapshots import Snapshots, brief
@@ -153,8 +154,11 @@ class Run:
 
     def branches(self) -> list["Run"]:
         """Runs beside this one that were forked from it."""
-        here = [Run(p) for p in sorted(self.path.resolve().parent.iterdir()) if directory.exists(p)]
-        return [r for r in here if (r.facts["parent"] or {}).get("id") == self.facts["id"]]
+        return [
+            r
+            for r in _open_all(sorted(self.path.resolve().parent.iterdir()))
+            if (r.facts["parent"] or {}).get("id") == self.facts["id"]
+        ]
 
     # ---------------------------------------------------------------- states
 
@@ -260,8 +264,18 @@ def open_run(path: str | Path) -> Run:
     return Run(path)
 
 
+def _open_all(places: Iterable[Path]) -> list[Run]:
+    """The runs among these directories; one whose run.json is damaged is said and left out, the others stay."""
+    found = []
+    for place in filter(directory.exists, places):
+        try:
+            found.append(Run(place))
+        except Damaged as e:
+            warnings.warn(f"strobe: left out: {e}", directory.StrobeWarning, stacklevel=3)
+    return found
+
+
 def runs_below(root: Path) -> list[Run]:
     """Every run directory in `root` (itself, or directly below), newest first."""
     places = [root] if directory.exists(root) else sorted(root.iterdir()) if root.is_dir() else []
-    found = [Run(p) for p in places if directory.exists(p)]
-    return sorted(found, key=lambda r: -r.facts["created"])
+    return sorted(_open_all(places), key=lambda r: -r.facts["created"])

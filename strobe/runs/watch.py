@@ -13,8 +13,9 @@ import numpy as np
 from strobe.core.catalogue import path_of
 from strobe.core.errors import BadOption, Diverged, StrobeError
 from strobe.core.reading import Reading
-from strobe.runs.journal import dumps, loads
+from strobe.runs.journal import dumps
 from strobe.runs.schedule import Schedule, schedule
+from strobe.runs.snapshots import FORMAT, loads_manifest, write_manifest
 
 if TYPE_CHECKING:
     from strobe.core.snapshot import Snapshot
@@ -139,13 +140,13 @@ def _shown(options: dict[str, Any]) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return loads(path.read_bytes())["readings"]
-    except (OSError, ValueError, KeyError):
+        return dict(loads_manifest(path)["readings"])
+    except (OSError, ValueError, KeyError):  # a damaged file is measured again
         return {}
 
 
 def _save(path: Path, body: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_bytes(dumps(body))
+    write_manifest(beside, {"format": FORMAT, **body})
     os.replace(beside, path)

@@ -67,3 +67,41 @@ def test_what_is_no_run_is_said_so(tmp_path: Path, toy: Any) -> None:
         examine(tmp_path / "mime")
     with pytest.raises(NotARun, match="runs inside it: mine"):
         open_run(tmp_path)
+
+
+def test_damage_in_what_is_derived_is_found_and_never_believed_twice(tmp_path: Path, toy: Any) -> None:
+    from strobe.observables.weight_norms import weight_norms
+    from strobe.runs.watch import follow
+    from toys import toy_again
+
+    toy_again(out=str(tmp_path / "r"), steps=30)
+    run = open_run(tmp_path / "r")
+    true, losses = follow(run, weight_norms, every=10), run.series("loss").values
+    run._index.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    run._index.db.close()
+    (kept,) = (tmp_path / "r/readings").glob("*.json")
+    kept.write_text(kept.read_text().replace("10", "11", 1))
+    index = tmp_path / "r/index.sqlite"
+    raw = index.read_bytes()
+    at = raw.index(losses[7].tobytes())
+    index.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    assert {f.file for f in examine(tmp_path / "r")} == {f"readings/{kept.name}", "index.sqlite"}
+    assert any("index.sqlite" in m for m in repair(tmp_path / "r"))
+    again = open_run(tmp_path / "r")
+    assert again.series("loss").values.tolist() == losses.tolist()
+    found = follow(again, weight_norms, every=10)
+    assert all((found[k].value == true[k].value).all() for k in true)
+    assert examine(tmp_path / "r") == []
+
+
+def test_one_damaged_run_does_not_hide_its_neighbours(tmp_path: Path, toy: Any) -> None:
+    from strobe.runs.directory import StrobeWarning
+    from strobe.runs.run import runs_below
+
+    toy().run(tmp_path / "a", 3)
+    toy().run(tmp_path / "b", 3)
+    flip(tmp_path / "b/run.json", 0.5)
+    with pytest.warns(StrobeWarning, match="left out: .*b/run.json is damaged"):
+        assert [r.name for r in runs_below(tmp_path)] == ["a"]
+    with pytest.warns(StrobeWarning, match="left out"):
+        assert open_run(tmp_path / "a").branches() == []
