@@ -249,14 +249,18 @@ def _power_law(run: Run, steps: int) -> Prediction:
 
 
 def _onset(run: Run, name: str, *, fall: bool = False) -> tuple[float, float] | None:
-    """log10 of the step at which a trace is half-way from its extreme start to its end, with its error."""
+    """log10 of the step at which a trace is half-way from its first level to its last, for good, with its error.
+
+    Levels are medians of the first third and the last fifth of the points; the trace is smoothed by a median of five.
+    """
     s = run.series(name)
     keep = s.steps >= 1
     x, y = np.log10(s.steps[keep]), s.values[keep]
-    base = float(np.median(y[: max(len(y) // 3, 1)]))
     noise = float(np.median(np.abs(np.diff(y, 2)))) / 1.65  # one probe along the run: what differs from step to step
-    change = (base - y[-1]) if fall else (y[-1] - base)
-    return crossing(x, y, np.full(len(y), noise), (base + y[-1]) / 2) if change > max(5 * noise, 0.05) else None
+    smooth = np.array([np.median(y[max(i - 2, 0) : i + 3]) for i in range(len(y))])
+    first, last = float(np.median(y[: max(len(y) // 3, 1)])), float(np.median(y[-max(len(y) // 5, 1) :]))
+    change = (first - last) if fall else (last - first)
+    return crossing(x, smooth, np.full(len(y), noise), (first + last) / 2) if change > max(5 * noise, 0.05) else None
 
 
 def _least(steps: np.ndarray, values: np.ndarray) -> tuple[float, float]:
