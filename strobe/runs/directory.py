@@ -90,12 +90,20 @@ def claim(path: Path, *, resume: bool) -> Lock:
     except OSError as e:
         raise StrobeError(f"cannot record into {path}: {e.strerror}; choose a directory that can be written") from e
     if fcntl is not None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(fd)
-                raise RunBusy(_busy(path)) from e
+        for tries_left in range(10, -1, -1):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as e:
+                if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    break  # a file system without locks
+                if not tries_left:
+                    os.close(fd)
+                    raise RunBusy(_busy(path)) from e
+                time.sleep(0.02)  # a reader that asks whether the run is live holds it for a moment
+    if exists(path) and not resume:  # another writer came and went between the first look and the lock
+        os.close(fd)
+        raise RunExists(f"{path} already holds a run; pass resume=True to continue it, or record under another name")
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)

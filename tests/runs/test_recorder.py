@@ -280,3 +280,15 @@ def test_a_closed_or_forgotten_recorder_says_so_and_lets_go(tmp_path: Path, toy:
 
     gc.collect()
     assert not open_run(tmp_path / "f").live
+
+
+def test_a_reader_that_asks_whether_the_run_is_live_does_not_keep_a_writer_out(tmp_path: Path, toy: Any) -> None:
+    import fcntl
+    import threading
+
+    toy().run(tmp_path / "r", 3)
+    with (tmp_path / "r/writer.lock").open() as f:
+        fcntl.flock(f, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (f.fileno(), fcntl.LOCK_UN)).start()
+        toy().run(tmp_path / "r", 5, resume=True)
+    assert open_run(tmp_path / "r").last == 5
