@@ -71,6 +71,7 @@ def number(x: Any, digits: int = 4) -> str:
 def verdicts(run: Run) -> list[dict[str, Any]]:
     """The verdicts of a run, each checked against its seal: same content, hashed, written before the verdict."""
     sealed = {e["seal"]: e for e in run.events("prediction")}
+    ends = [(e["file"], e["at"]) for e in run.events("finished")]
     out = []
     for v in run.events("verdict"):
         p = v["predicted"]
@@ -80,9 +81,11 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
             and (e["file"], e["at"]) < (v["file"], v["at"])
             and seal_of(e["prediction"], e["step"]) == p["seal"]
             and {k: x for k, x in p.items() if k != "seal"} == e["prediction"]
+            and not run.index.recorded_before(v["measured"]["value"], e["time"])
         )
+        late = e is not None and bool(ends) and (e["file"], e["at"]) > ends[0]
         sign = {"both": "", "below": "at most ", "above": "at least "}[p["side"]]
-        out.append({**v, "sealed": good, "sealed_at": e["step"] if e else None, "sealed_time": e["time"] if e else 0,
+        out.append({**v, "sealed": good, "late": late, "sealed_at": e["step"] if e else None, "sealed_time": e["time"] if e else 0,
                     "said": sign + number(p["value"]), "tol": number(float(np.max(p["tol"]))), "run": run.name})  # fmt: skip
     return out
 

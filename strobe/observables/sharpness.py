@@ -13,7 +13,7 @@ from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
 from strobe.numerics.eigen import Eigenpairs, top_eigenpairs
 
-GUARD = 2  # vectors kept beyond k: an eigenvalue that overtakes the k-th is mostly one of them
+GUARDS = (2, 8)  # vectors kept beyond k, at least and at most: what overtakes the k-th is mostly one of them
 TURNS = 10  # residuals a turning call may add: with more, a bounded call costs no more
 
 
@@ -97,7 +97,7 @@ def preconditioned_sharpness(
 class SharpnessTracker:
     """`sharpness` along a run: most calls only turn the eigenvectors of the last; every `proof`-th is bounded anew.
 
-    A turning call starts from `basis`, k + 2 vectors, and grows it along their residuals until the bound of
+    A turning call starts from `basis`, k + 2 to k + 8 vectors, and grows it along their residuals until the bound of
     `sharpness` is below tol, with the level of the rest of the spectrum, relative to λ₁, as the last call left it and
     no probe: `how["missed"]` is then 1, for an eigenvalue that came up from the rest is only seen by the next bounded
     call. Where the vectors turned too far, or the model has another size, the call is bounded.
@@ -116,7 +116,7 @@ class SharpnessTracker:
     card = sharpness.card  # type: ignore[attr-defined]
 
     def __init__(self, *, proof: int = 10) -> None:
-        self.proof, self.since, self.skip, self.penalty, self.trust = proof, 0, 0, 1, 1.0
+        self.proof, self.since, self.skip, self.guard, self.trust = proof, 0, 0, GUARDS[0], 1.0
         self.basis: Tensor | None = None
         self.__name__ = self.__qualname__ = "sharpness"
 
@@ -133,17 +133,20 @@ class SharpnessTracker:
         dim = sum(p.numel() for p in snap.params().values())
         got: Eigenpairs | None = None
         wasted, self.since, self.skip = 0, self.since + 1, max(0, self.skip - 1)
-        fits = self.basis is not None and self.basis.shape == (dim, k + GUARD)
-        if fits and not self.skip and self.since < self.proof:
-            got = _solve(snap, k, tol / 2, missed, k + GUARD + TURNS, self.basis, seed, GUARD, None, self.trust)
-            if bool(got.converged.all()):
-                self.penalty = 1
-            else:  # turned too far: leave it for some calls, for twice as many each time
+        width = 0 if self.basis is None or len(self.basis) != dim else self.basis.shape[1]
+        if width > k and not self.skip and self.since < self.proof:
+            most = width + TURNS
+            got = _solve(snap, k, tol / 2, missed, most, self.basis, seed, width - k, None, self.trust)
+            if not bool(
+                got.converged.all()
+            ):  # turned too far: keep more vectors, and at most of them leave it for a while
                 wasted, got = got.matvecs, None
-                self.penalty = min(2 * self.penalty, 32)
-                self.skip = self.penalty
+                self.skip = 20 if self.guard == GUARDS[-1] else 0
+                self.guard = min(self.guard + 3, GUARDS[-1])
+        elif self.since >= self.proof:
+            self.guard = max(self.guard - 1, GUARDS[0])
         if got is None:
-            got, self.since = _solve(snap, k, tol, missed, max_hvps, None, seed, GUARD, None), 0
+            got, self.since = _solve(snap, k, tol, missed, max_hvps, None, seed, self.guard, None), 0
             self.trust = got.rest / max(abs(float(got.values[0])), 1e-300)
         self.basis = got.basis
         honest = replace(got, matvecs=got.matvecs + wasted, errors=got.errors * (2 if self.since else 1))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from strobe.core.errors import BadOption, Damaged, NotARun, RunBusy, RunExists, RunNotFound, StrobeError
-from strobe.runs.journal import Journal
+from strobe.runs.journal import JSON, Frame, Journal, loads, read
 from strobe.runs.snapshots import FORMAT, loads_manifest, sync_dir, write_manifest
 
 try:
@@ -67,9 +67,22 @@ def describe(path: Path) -> dict[str, Any]:
     try:
         return loads_manifest(path / "run.json")
     except ValueError as e:
+        if kept := kept_facts(path):
+            return kept
         raise Damaged(f"{path / 'run.json'} is damaged ({e}); the journal and the snapshots are not affected") from e
     except OSError as e:
         raise StrobeError(f"{path / 'run.json'} cannot be read: {e.strerror}") from e
+
+
+def kept_facts(path: Path) -> dict[str, Any] | None:
+    """The content of run.json as the first journal keeps it, for when the file itself is damaged."""
+    for journal in journals(path):
+        for item in read(journal):
+            if isinstance(item, Frame) and item.kind == JSON:
+                record = loads(item.body)
+                if record.get("kind") == "facts":
+                    return record["facts"]
+    return None
 
 
 def claim(path: Path, *, resume: bool) -> Lock:
@@ -149,9 +162,9 @@ def _busy(path: Path) -> str:
 
 def create(
     path: Path, *, entry: Any, objects: dict[str, Any], start: int, parent: dict[str, Any] | None,
-    edits: list[dict[str, Any]], about: dict[str, Any], loop_path: str,
-) -> None:  # fmt: skip
-    """Write run.json and keep the source. Raises `BadOption` where `entry` or `about` are not plain data."""
+    edits: list[dict[str, Any]], about: dict[str, Any], loop_path: str, inherited: dict[int, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write run.json, keep the source, return what was written. Raises `BadOption` where `entry` or `about` are not plain data."""
     from strobe.runs.provenance import keep_source, surroundings
 
     entry = entry if isinstance(entry, dict) else _entry(entry)
@@ -166,6 +179,7 @@ def create(
         "start": start,
         "parent": parent,
         "edits": edits,
+        "script": {str(s): e for s, e in (inherited or {}).items()},
         "about": about,
         "surroundings": surroundings(),
         "source": keep_source(path / "source", script),
@@ -177,6 +191,7 @@ def create(
         raise BadOption(f"about= and entry= must be plain data (numbers, text, lists, dicts): {e}") from e
     os.replace(path / ".run.json", path / "run.json")
     sync_dir(path)
+    return body
 
 
 def _entry(given: "tuple[Callable[..., Any], dict[str, Any]] | None") -> dict[str, Any] | None:
@@ -196,8 +211,8 @@ def _entry(given: "tuple[Callable[..., Any], dict[str, Any]] | None") -> dict[st
     return None
 
 
-def new_journal(path: Path, *, resumed: int | None) -> Journal:
-    """A new journal file with its header; the number orders the writers."""
+def new_journal(path: Path, *, resumed: int | None, facts: dict[str, Any] | None = None) -> Journal:
+    """A new journal file with its header and, in a run's first, the facts of run.json; the number orders the writers."""
     import strobe
 
     folder = path / "journal"
@@ -208,6 +223,8 @@ def new_journal(path: Path, *, resumed: int | None) -> Journal:
         "kind": "header", "format": FORMAT, "strobe": strobe.__version__, "pid": os.getpid(),
         "host": socket.gethostname(), "time": time.time(), "resumed": resumed,
     })  # fmt: skip
+    if facts:
+        journal.json({"kind": "facts", "facts": facts})
     return journal
 
 

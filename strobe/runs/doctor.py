@@ -10,7 +10,7 @@ from strobe.core.errors import Damaged, StrobeError
 from strobe.runs import directory
 from strobe.runs.index import Index
 from strobe.runs.journal import Frame, Tear, loads, read
-from strobe.runs.snapshots import Snapshots, loads_manifest
+from strobe.runs.snapshots import Snapshots, loads_manifest, write_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,12 @@ def repair(path: Path) -> list[str]:
         raise StrobeError(f"{path} is being written; stop the run before repairing it")
     moved = []
     snapshots = Snapshots(path)
+    if _run_json(path) and (kept := directory.kept_facts(path)):
+        aside = path / "aside" / f"run.json-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        (path / "run.json").rename(aside)
+        write_manifest(path / "run.json", kept)
+        moved.append(f"run.json -> {aside.relative_to(path)}, written anew from the journal")
     bad = [s for s in snapshots.steps() if snapshots.check(s)]
     index = path.glob("index.sqlite*") if any(f.file == "index.sqlite" for f in _derived(path)) else ()
     for place in [*(path / "steps" / str(s) for s in bad), *(path / "steps").glob(".new-*"), *index]:
@@ -48,10 +54,13 @@ def repair(path: Path) -> list[str]:
 
 
 def _run_json(path: Path) -> list[Finding]:
+    directory.describe(path) if not directory.exists(path) else None
     try:
-        directory.describe(path)
-    except Damaged as e:
-        return [Finding("run.json", None, str(e), "what ran and how to run it again; numbers and states are readable")]
+        loads_manifest(path / "run.json")
+    except ValueError as e:
+        kept = directory.kept_facts(path)
+        lost = "nothing: the journal keeps it, --repair writes it anew" if kept else "what ran and how to run it again"
+        return [Finding("run.json", None, f"is damaged ({e})", lost)]
     return []
 
 
@@ -71,9 +80,8 @@ def _source(path: Path) -> list[Finding]:
 
 
 def _journals(path: Path) -> list[Finding]:
-    out, files = [], directory.journals(path)
-    if not files:
-        out.append(Finding("journal/", None, "there is no journal file", "every recorded number"))
+    files = directory.journals(path)
+    out = _gaps(path, files)
     for file in files:
         step: int | None = None
         open_tears: list[Tear] = []
@@ -88,6 +96,47 @@ def _journals(path: Path) -> list[Finding]:
         live_tail = directory.live(path) and file == files[-1]
         out += [_torn(file, t, step, None) for t in open_tears if not (t.last and live_tail)]
     return out
+
+
+def _gaps(path: Path, files: list[Path]) -> list[Finding]:
+    """Journals that are gone, or shorter than they have been."""
+    if not files:
+        return [Finding("journal/", None, "there is no journal file", "every recorded number")]
+    have = {int(f.stem) for f in files}
+    out = [
+        Finding(f"journal/{n:06d}.journal", None, "is missing", "what that writer recorded")
+        for n in range(1, max(have) + 1)
+        if n not in have
+    ]
+    known = _indexed(path)
+    for f in files:
+        if f.stat().st_size < known.get(f.name, 0):
+            gone = known[f.name] - f.stat().st_size
+            out.append(
+                Finding(f"journal/{f.name}", None, f"is {gone} bytes shorter than it was", "the records at its end")
+            )
+    fresh = Index(path, in_memory=True)
+    fresh.refresh()
+    last, stored = fresh.last_step(), Snapshots(path).steps()
+    if stored and stored[-1] > last and not directory.live(path):
+        out.append(
+            Finding(
+                "journal/", last, f"ends at step {last}, states reach step {stored[-1]}", f"records after step {last}"
+            )
+        )
+    return out
+
+
+def _indexed(path: Path) -> dict[str, int]:
+    """How far the index has read each journal; nothing where there is no index, or it is damaged (told elsewhere)."""
+    try:
+        db = sqlite3.connect(f"{(path / 'index.sqlite').resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return dict(db.execute("SELECT name, offset FROM files"))
+        finally:
+            db.close()
+    except sqlite3.Error:
+        return {}
 
 
 def _torn(file: Path, tear: Tear, before: int | None, after: int | None) -> Finding:

@@ -38,7 +38,7 @@ class Index:
     def _open(self) -> sqlite3.Connection:
         path = self.run / "index.sqlite"
         try:
-            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -60,7 +60,7 @@ class Index:
         try:
             for p in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
                 p.unlink(missing_ok=True)
-            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
             self._create(db)
             return db
@@ -68,7 +68,7 @@ class Index:
             return self._in_memory()
 
     def _in_memory(self) -> sqlite3.Connection:
-        db = sqlite3.connect(":memory:", isolation_level=None)
+        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._create(db)
         return db
 
@@ -171,6 +171,10 @@ class Index:
         """All series."""
         return [r[0] for r in self.db.execute("SELECT DISTINCT series FROM chunks ORDER BY series")]
 
+    def scalars(self) -> list[str]:
+        """The series that `rec.step` wrote (not the readings)."""
+        return [r[0] for r in self.db.execute("SELECT DISTINCT series FROM chunks WHERE errs IS NULL ORDER BY series")]
+
     def series(self, name: str, *, superseded: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(steps, values, errs, times), by step; what a resumed writer did again is left out unless asked for."""
         cut, parts = self.cutoffs(), []
@@ -210,6 +214,17 @@ class Index:
             *self.db.execute("SELECT file, at, type, step, body FROM events ORDER BY file, at"),
             *self.db.execute("SELECT file, at, kind, step, body, tensors FROM arrays ORDER BY file, at"),
         ]
+
+    def recorded_before(self, value: Any, when: float) -> str | None:
+        """Where this very number stood in the journal before the time `when`, if it has not been measured anew since."""
+        if np.ndim(value) or value is None:
+            return None
+        for name in self.names():
+            steps, values, _, times = self.series(name, superseded=True)
+            hit = values == float(value)
+            if (hit & (times < when)).any() and not (hit & (times >= when)).any():
+                return f"{name} at step {steps[hit][0]}"
+        return None
 
     def tears(self) -> list[dict[str, Any]]:
         """Damage met while reading, and the last step read before it."""

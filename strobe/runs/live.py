@@ -46,7 +46,7 @@ class Live(Notes):
     def _save(self) -> None:
         raise NotImplementedError
 
-    def _open_journal(self, resumed: int | None) -> None:
+    def _open_journal(self, resumed: int | None, facts: dict[str, Any] | None) -> None:
         raise NotImplementedError
 
     def _guard(self, what: str, act: Callable[[], None]) -> None:
@@ -185,13 +185,13 @@ class Live(Notes):
         self._journal.close()
         lock = directory.claim(path, resume=False)
         restore(self.objects, state, where=f"step {step} of {self.path}")
-        directory.create(
+        facts = directory.create(
             path, entry=old.get("entry"), objects=self.objects, start=step, edits=old.get("edits", []), about=old["about"],
             parent={"run": str(self.path.resolve()), "id": old["id"], "step": step}, loop_path=old["loop_path"],
         )  # fmt: skip
         self._lock.release()
         self.path, self._lock, self.n, self._store = path, lock, step, Snapshots(path)
-        self._open_journal(None)
+        self._open_journal(None, facts)
         self._syncer.journal = self._journal
         assert self._inbox is not None
         self._inbox.close()

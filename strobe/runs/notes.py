@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from strobe.core.errors import Unsealed
 from strobe.core.prediction import Prediction, Verdict
 from strobe.core.reading import Reading
 from strobe.runs import directory
@@ -57,10 +58,21 @@ class Notes:
         return sealed
 
     def verdict(self, verdict: Verdict) -> Verdict:
-        """Append a verdict; raises `Unsealed` unless its prediction was sealed."""
+        """Append a verdict; raises `Unsealed` unless its prediction was sealed before the number existed in the journal."""
         from strobe.core.report import Report
+        from strobe.runs.index import Index
 
         Report("", [verdict])
+        index = Index(self.path)
+        index.refresh()
+        when = next((e["time"] for e in index.events("prediction") if e["seal"] == verdict.predicted.seal), None)
+        if when is None:
+            raise Unsealed(f"the prediction of {verdict.predicted.of!r} was sealed in another run, not in {self.path}")
+        if known := index.recorded_before(verdict.measured.value, when):
+            raise Unsealed(
+                f"the prediction of {verdict.predicted.of!r} was sealed after its number was recorded ({known}): "
+                "that is a description; seal before the training or the measurement"
+            )
         self.event("verdict", **asdict(verdict))
         return verdict
 

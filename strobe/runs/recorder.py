@@ -21,7 +21,7 @@ from strobe.core.reading import Reading
 from strobe.runs import directory, drive
 from strobe.runs.control import Inbox
 from strobe.runs.directory import StrobeWarning
-from strobe.runs.journal import Journal
+from strobe.runs.journal import Journal, dumps
 from strobe.runs.levers import Levers
 from strobe.runs.live import Live, OnNan
 from strobe.runs.packs import fingerprint
@@ -61,6 +61,16 @@ def record(
     """
     named = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, "data": data, **objects}
     named = {k: v for k, v in named.items() if v is not None}
+    if not isinstance(path, str | os.PathLike):
+        raise BadOption(f"record takes the path of a directory first, got a {type(path).__name__}")
+    if not hasattr(model, "named_parameters"):
+        raise BadOption(f"model must be a torch.nn.Module, got a {type(model).__name__}")
+    if entry is not None and not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
+        raise BadOption("entry is (function, keyword arguments): entry=(train, {'lr': 0.1})")
+    try:
+        dumps([dict(about or {}), entry[1] if entry else {}])
+    except TypeError as e:
+        raise BadOption(f"about= and entry= must be plain data (numbers, text, lists, dicts): {e}") from e
     if on_nan not in ("record", "pause", "rewind", "stop"):
         raise BadOption(f"on_nan is 'record', 'pause', 'rewind' or 'stop', got {on_nan!r}")
     if most_snapshots < 2:
@@ -143,19 +153,19 @@ class Recorder(Live):
             self._inbox = Inbox(path) if directory.exists(path) else None  # what is sent from here on is obeyed
             resumed = self._resume_from() if self._resume and d is None else None
             fresh = resumed is None
-            applied = []
+            applied, facts = [], None
             if d is not None:
                 restore(self.objects, d.state, where=f"step {d.start} of {d.path}")
                 self.n, d.recorder, self._script = d.start, self, d.script
                 applied = self.levers.install(d.edits, self._undo, functions=d.functions)
             if fresh:
-                directory.create(
+                facts = directory.create(
                     path, entry=self._entry, objects=self.objects, start=self.n, parent=d.parent if d else None,
-                    edits=d.edits if d else [], about=self._about, loop_path=str(named.resolve()),
+                    edits=d.edits if d else [], about=self._about, loop_path=str(named.resolve()), inherited=self._script,
                 )  # fmt: skip
             else:
                 self.levers.install(directory.describe(path)["edits"], self._undo, only_sites=True)
-            self._open_journal(resumed)
+            self._open_journal(resumed, facts)
             self._inbox = self._inbox or Inbox(path)
             self._counter, self._seen = self._inbox.counter, self._inbox.seen
             self._answer_earlier(self._inbox.earlier)
@@ -181,8 +191,8 @@ class Recorder(Live):
         _OPEN.add(self)
         self.event("controls", values={k: self.levers.get(k) for k in self.levers.names()})
 
-    def _open_journal(self, resumed: int | None) -> None:
-        self._journal = directory.new_journal(self.path, resumed=resumed)
+    def _open_journal(self, resumed: int | None, facts: dict[str, Any] | None) -> None:
+        self._journal = directory.new_journal(self.path, resumed=resumed, facts=facts)
         self._journal.on_error = partial(_wake, weakref.ref(self))  # the sync thread must not keep a recorder alive
         self._layouts.clear()
         self._print_names = ""
@@ -413,6 +423,8 @@ class Recorder(Live):
 
         This is what makes a loop resumable, rewindable and replayable from any snapshot.
         """
+        if not isinstance(total, int):
+            raise BadOption(f"rec.steps takes the number of steps in all, got a {type(total).__name__}")
         self._looped = True
         self.event("cursor", by="step")
         while self.n < total:
@@ -442,9 +454,10 @@ class Recorder(Live):
         """Measure `observable(snapshot, **options)` at step 0 and then on a schedule; failures are events, not errors."""
         w = Watch(observable, schedule(every), name, options)
         w.next_step = w.schedule(self.n)
-        self._watches.append(w)
         if isinstance(self._journal, Journal):
             self.snapshot()  # a watch without a loss is a mistake of the user's: said here
+        self._watches.append(w)
+        if isinstance(self._journal, Journal):
             if self.n == self._started_at:
                 self._guard(f"watch {w.name}", partial(self._measure_one, w))
             self._set_due()

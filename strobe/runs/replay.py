@@ -5,6 +5,7 @@ import copy
 import os
 import runpy
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,7 @@ def replay(run: "Run", to: int, *, verify: bool = False) -> Replay:
         raise NotReproduced(
             f"{run.name}: the loop ended at step {drive.recorder.n}, before step {stop}, which the run reached"
         )
+    witness.finish(start, stop)
     found = sorted(witness.found)
     surroundings = [*changed, *changed_source(run.path, run.facts["source"])]
     return Replay(
@@ -157,13 +159,17 @@ def fork(
     run = Run(run.path.resolve())  # the loop may run in another directory
     parent = {"run": str(run.path.resolve()), "id": run.facts["id"], "step": step}
     inherited = [e for e in run.facts["edits"] if stays(e)]
+    mine = {e["name"] for e in plain if e["act"] == "set"}  # what this branch sets, the parent's later commands do not
+    script = {
+        s: kept for s, es in applied_after(run, step).items() if (kept := [e for e in es if e["name"] not in mine])
+    }
     drive = Drive(
         "fork",
         _named(run),
         step,
         until,
         state_at(run, step),
-        applied_after(run, step),
+        script,
         [*inherited, *plain],
         functions,
         out.resolve(),
@@ -171,11 +177,25 @@ def fork(
         beside=_beside(run),
     )
     drive.progress = progress
-    with _threads(run), driving(drive):
-        _go(run, drive, options)
+    try:
+        with _threads(run), driving(drive):
+            _go(run, drive, options)
+    except Exception:
+        _set_aside(run, drive.out, step)
+        raise
     if drive.recorder is None:
         raise CannotReplay(f"{run.name}: its entry ran, but opened no recorder at {_named(run)}")
     return Run(out)
+
+
+def _set_aside(run: "Run", branch: Path | None, step: int) -> None:
+    """A branch that failed before its first step is no branch: move it out of the way."""
+    from strobe.runs.run import Run
+
+    if branch is not None and directory.exists(branch) and Run(branch).last == step:
+        aside = run.path / "aside" / f"{branch.name}-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        branch.rename(aside)
 
 
 def _named(run: "Run") -> Path:
@@ -191,6 +211,11 @@ def _beside(run: "Run") -> Path:
 def applied_after(run: "Run", start: int) -> dict[int, list[dict[str, Any]]]:
     """The controls that were set live after step `start`, by step: a loop run again must set them again."""
     out: dict[int, list[dict[str, Any]]] = {}
+    for s, edits in run.facts.get("script", {}).items():  # what a branch was handed by its parent
+        if int(s) > start:
+            out[int(s)] = list(edits)
+    reached = run.index.last_step()
+    out = {s: edits for s, edits in out.items() if s > reached}
     for e in run.index.events("applied", superseded=False):
         if e["step"] > start:
             out.setdefault(e["step"], []).append({"act": "set", "name": e["name"], "value": e["value"]})

@@ -65,7 +65,11 @@ def schedule(spec: "int | Iterable[int] | Schedule | str | None") -> Schedule:
         raise BadOption(f"a schedule is a number, a list of steps, 'log', a function or None, got {spec!r}")
     if callable(spec):
         return spec
-    return every(spec) if isinstance(spec, int) else at(spec)
+    if isinstance(spec, int):
+        return every(spec)
+    if not isinstance(spec, Iterable):
+        raise BadOption(f"a schedule is a number of steps, a list of steps, 'log', a function or None, got {spec!r}")
+    return at(spec)
 
 
 def keep(stored: Iterable[int], *, most: int, pinned: Iterable[int] = ()) -> set[int]:

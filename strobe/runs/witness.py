@@ -73,6 +73,16 @@ class Witness(Mute):
                     a, b = struct.unpack("<d", then)[0], struct.unpack("<d", now)[0]
                     self.found.append((step, f"step {step}: {name} was {a!r}, is now {b!r}"))
 
+    def finish(self, start: int, stop: int) -> None:
+        """Name the series that were recorded then and are not recorded now."""
+        if not self.verify:
+            return
+        for name in self.run.index.scalars():
+            steps, _, _, _ = self.run.index.series(name)
+            due = steps[(steps > start) & (steps <= stop)]
+            if len(due) and name not in self._then:
+                self.found.append((int(due[0]), f"step {due[0]}: {name} was recorded then, and is not recorded now"))
+
     def next_after(self, n: int) -> int:
         """The next step with stored evidence."""
         return next((s for s in self.evidence if s > n), NEVER)

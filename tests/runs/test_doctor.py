@@ -5,6 +5,7 @@ import pytest
 
 from strobe.core.errors import NotARun, RunNotFound
 from strobe.runs.doctor import examine, repair
+from strobe.runs.journal import Frame, read
 from strobe.runs.run import open_run
 
 
@@ -101,7 +102,34 @@ def test_one_damaged_run_does_not_hide_its_neighbours(tmp_path: Path, toy: Any) 
     toy().run(tmp_path / "a", 3)
     toy().run(tmp_path / "b", 3)
     flip(tmp_path / "b/run.json", 0.5)
+    (tmp_path / "b/journal/000001.journal").unlink()  # which keeps a copy of it
     with pytest.warns(StrobeWarning, match="left out: .*b/run.json is damaged"):
         assert [r.name for r in runs_below(tmp_path)] == ["a"]
     with pytest.warns(StrobeWarning, match="left out"):
         assert open_run(tmp_path / "a").branches() == []
+
+
+def test_a_journal_that_is_gone_or_shorter_than_it_was_is_found(tmp_path: Path, toy: Any) -> None:
+    toy().run(tmp_path / "r", 30)
+    assert open_run(tmp_path / "r").last == 30  # a reader has indexed it
+    journal = tmp_path / "r/journal/000001.journal"
+    kept = journal.read_bytes()
+    ends = [i.end for i in read(journal) if isinstance(i, Frame)]
+    journal.write_bytes(kept[: ends[-20]])  # between two frames: no checksum is broken
+    assert any("shorter than it was" in f.what for f in examine(tmp_path / "r"))
+    (tmp_path / "r/index.sqlite").unlink()
+    assert any("states reach step 30" in f.what for f in examine(tmp_path / "r"))
+    journal.write_bytes(kept)
+    journal.rename(journal.with_name("000002.journal"))
+    assert any(f.file == "journal/000001.journal" and f.what == "is missing" for f in examine(tmp_path / "r"))
+
+
+def test_a_damaged_run_json_is_kept_by_the_journal(tmp_path: Path, toy: Any) -> None:
+    toy().run(tmp_path / "r", 10)
+    before = open_run(tmp_path / "r").facts
+    flip(tmp_path / "r/run.json", 0.5)
+    assert [f.file for f in examine(tmp_path / "r")] == ["run.json"]
+    assert open_run(tmp_path / "r").facts == before
+    assert any("written anew" in m for m in repair(tmp_path / "r"))
+    assert examine(tmp_path / "r") == []
+    assert open_run(tmp_path / "r").facts == before

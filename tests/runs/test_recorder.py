@@ -167,6 +167,15 @@ def test_bad_input_is_one_clear_error_before_anything_is_written(tmp_path: Path,
     with pytest.raises(NotPlain, match="does not pickle"):
         strobe.record(tmp_path / "r", model=one.model, thing=type("T", (), {"state_dict": lambda s: {"a": object()}})())
     assert not (tmp_path / "r").exists()
+    with pytest.raises(BadOption, match="path of a directory first"):
+        strobe.record(None, model=one.model)  # type: ignore[arg-type]
+    with pytest.raises(BadOption, match="model must be a torch.nn.Module, got a NoneType"):
+        strobe.record(tmp_path / "r", model=None)
+    with pytest.raises(BadOption, match=r"entry is \(function"):
+        strobe.record(tmp_path / "r", model=one.model, entry=print)  # type: ignore[arg-type]
+    with pytest.raises(BadOption, match="must be plain data"):
+        strobe.record(tmp_path / "r", model=one.model, about={"x": object()})
+    assert not (tmp_path / "r").exists()
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotARun, match="is a file"):
         strobe.record(tmp_path / "file", model=one.model).start()
@@ -292,3 +301,17 @@ def test_a_reader_that_asks_whether_the_run_is_live_does_not_keep_a_writer_out(t
         threading.Timer(0.05, fcntl.flock, (f.fileno(), fcntl.LOCK_UN)).start()
         toy().run(tmp_path / "r", 5, resume=True)
     assert open_run(tmp_path / "r").last == 5
+
+
+def test_a_number_that_was_there_before_the_seal_is_no_prediction(tmp_path: Path, toy: Any) -> None:
+    from strobe.runs.notes import Notes
+
+    toy().run(tmp_path / "r", 20)
+    run = open_run(tmp_path / "r")
+    last = run.series("loss").values[-1]
+    with Notes(tmp_path / "r") as notes:
+        late = notes.seal(Prediction("last loss", last, 0.1))
+        with pytest.raises(Unsealed, match=r"sealed after its number was recorded \(loss at step 20\)"):
+            notes.verdict(judge(late, Reading(last)))
+        with pytest.raises(Unsealed, match="sealed in another run"):
+            notes.verdict(judge(Prediction("x", 1.0, 0.1, seal="f" * 24), Reading(1.0)))

@@ -1,6 +1,7 @@
 import copy
 import os
 import random
+import struct
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import strobe
 from strobe.core.errors import BadOption, CannotReplay, NameNotFound, SiteNotFound, StateMismatch, StepNotFound
 from strobe.core.system import System
 from strobe.runs.loop import train
+from strobe.runs.notes import Notes
 from strobe.runs.replay import replay
 from strobe.runs.run import open_run
 from strobe.runs.state import capture, differences
@@ -291,3 +293,36 @@ def test_an_edit_without_its_options_is_refused_in_one_sentence(tmp_path: Path) 
     with pytest.raises(BadOption, match=r"'factor'; write its options as scale\(option=1.0\)=0"):
         open_run(tmp_path / "r").fork(2, ["scale=0"])
     assert open_run(tmp_path / "r").branches() == []
+
+
+def test_a_series_that_is_no_longer_recorded_is_a_difference(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=20)
+    run = open_run(tmp_path / "r")
+    with Notes(tmp_path / "r") as notes:  # as if the loop had recorded one more scalar then
+        notes._journal.json({"kind": "define", "layout": 0, "names": ["forgotten"]})
+        notes._journal.append(struct.pack("<BHQdd", 2, 0, 19, 0.0, 1.0))
+    found = replay(run, 20, verify=True)
+    assert not found.ok
+    assert found.first == "step 19: forgotten was recorded then, and is not recorded now"
+
+
+def test_what_a_fork_sets_is_not_undone_by_the_parents_later_commands(tmp_path: Path) -> None:
+    from strobe.runs.control import send
+
+    out = tmp_path / "r"
+    entry = (toy_again, {"out": str(out), "steps": 40})
+    Toy().run(
+        out, 40, hook=lambda rec: send(out, "set", name="lr", value=0.5) and None if rec.n == 20 else None, entry=entry
+    )
+    run = open_run(out)
+    assert run.fork(10).state(40)["objects"]["optimizer"]["param_groups"][0]["lr"] == 0.5
+    assert run.fork(10, ["lr=0.001"]).state(40)["objects"]["optimizer"]["param_groups"][0]["lr"] == 0.001
+
+
+def test_a_branch_that_fails_before_its_first_step_is_moved_aside(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=20)
+    run = open_run(tmp_path / "r")
+    with pytest.raises(SiteNotFound, match="index 9 of 4 parts"):
+        run.fork(5, ["ablate=2/4[9]"])
+    assert run.branches() == []
+    assert len(list((tmp_path / "r/aside").iterdir())) == 1

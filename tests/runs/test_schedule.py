@@ -24,7 +24,7 @@ def test_every_and_at_and_union() -> None:
     assert schedule(None)(5) == NEVER
 
 
-@pytest.mark.parametrize("bad", [0, -3, "linear", [-1]])
+@pytest.mark.parametrize("bad", [0, -3, "linear", [-1], 1.5])
 def test_nonsense_is_refused(bad: object) -> None:
     with pytest.raises(BadOption):
         schedule(bad)  # type: ignore[arg-type]
