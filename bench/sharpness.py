@@ -217,9 +217,8 @@ class Table:
 
     def show(self, title: str, base: str) -> None:
         per = {i: r[0] for i, r in enumerate(self.rows[base])}
-        print(
-            f"\n{title}\n  {'':28s} {'CPU ratio: total':>16s} {'worst':>6s} {'products':>9s} {'worst err':>10s} {'> 1e-3':>7s}  said converged"
-        )
+        head = f"{'CPU ratio: total':>16s} {'worst':>6s} {'products':>9s} {'worst err':>10s} {'> 1e-3':>7s}  said converged"
+        print(f"\n{title}\n  {'':28s} {head}")
         for name, rows in self.rows.items():
             total = sum(r[0] for r in rows) / sum(per[i] for i in range(len(rows)))
             worst = max(r[0] / per[i] for i, r in enumerate(rows))
