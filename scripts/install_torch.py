@@ -24,7 +24,9 @@ def reachable(url: str) -> bool:
 def main(requirement: str) -> int:
     """Ask pip for the CPU build, from the index of PyTorch only where no index or folder is set and it answers."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    configured = any(os.environ.get(k) for k in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"))
+    configured = any(
+        os.environ.get(k) for k in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE")
+    )
     wants_cpu = sys.platform == "linux" and not shutil.which("nvidia-smi")
     extra = ["--index-url", CPU_INDEX] if wants_cpu and not configured and reachable(f"{CPU_INDEX}/torch/") else []
     print(f"installing {requirement} ({'the CPU build' if wants_cpu else 'the default build'}), once", flush=True)

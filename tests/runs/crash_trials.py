@@ -27,7 +27,9 @@ STEPS = 500
 def loop(path: Path, acknowledge: int) -> None:
     warnings.simplefilter("ignore", StrobeWarning)
     one = Toy()
-    with strobe.record(path, model=one.model, optimizer=one.opt, snapshots=15, most_snapshots=6, resume=path.exists()) as rec:
+    with strobe.record(
+        path, model=one.model, optimizer=one.opt, snapshots=15, most_snapshots=6, resume=path.exists()
+    ) as rec:
         for step in rec.steps(STEPS):
             rec.step(loss=one.one(step))
             os.write(acknowledge, struct.pack("<I", rec.n))

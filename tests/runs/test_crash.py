@@ -19,7 +19,9 @@ TRIALS = Path(__file__).with_name("crash_trials.py")
 
 def kill(tmp_path: Path, kills: int, seed: int) -> dict[str, int]:
     env = {**os.environ, "PYTHONPATH": str(TRIALS.parents[1])}
-    done = subprocess.run([sys.executable, TRIALS, tmp_path, str(kills), str(seed)], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, TRIALS, tmp_path, str(kills), str(seed)], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
 
