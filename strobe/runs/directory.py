@@ -164,7 +164,7 @@ def create(
     path: Path, *, entry: Any, objects: dict[str, Any], start: int, parent: dict[str, Any] | None,
     edits: list[dict[str, Any]], about: dict[str, Any], loop_path: str, inherited: dict[int, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write run.json, keep the source, return what was written. Raises `BadOption` where `entry` or `about` are not plain data."""
+    """Write run.json, keep the source, return what was written. `about` and `entry` are plain data (`record` sees to it)."""
     from strobe.runs.provenance import keep_source, surroundings
 
     entry = entry if isinstance(entry, dict) else _entry(entry)
@@ -184,11 +184,7 @@ def create(
         "surroundings": surroundings(),
         "source": keep_source(path / "source", script),
     }
-    try:
-        write_manifest(path / ".run.json", body)
-    except TypeError as e:
-        (path / ".run.json").unlink(missing_ok=True)
-        raise BadOption(f"about= and entry= must be plain data (numbers, text, lists, dicts): {e}") from e
+    write_manifest(path / ".run.json", body)
     os.replace(path / ".run.json", path / "run.json")
     sync_dir(path)
     return body

@@ -144,7 +144,13 @@ class Journal:
             if self.waiting:
                 self.drain()
             self.sync()
-        os.close(self.fd)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the file: what is appended from here on is not written, for the number may be another file's soon."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Frame | Tear]:

@@ -266,7 +266,7 @@ class Recorder(Live):
             names = tuple(scalars)
             try:
                 values = [v if type(v) is float else _plain(v) for v in scalars.values()]
-                self._journal.append((self._layouts.get(names) or self._layout(names))(n, time.time(), *values))
+                self._journal.append((self._layouts.get(names) or self._define(names))(n, time.time(), *values))
                 loss = values[-1] if loss is not None else None
             except Exception as e:  # never stops training
                 self._cannot_record(n, scalars, e)
@@ -276,7 +276,8 @@ class Recorder(Live):
         if n >= self._due or self._counter[0] != self._seen or (loss is not None and not -inf < loss < inf):
             self._slow(n, loss)
 
-    def _layout(self, names: tuple[str, ...]) -> Callable[..., bytes]:
+    def _define(self, names: tuple[str, ...]) -> Callable[..., bytes]:
+        """A layout for names that have none yet: its number is how many there are."""
         number = len(self._layouts)
         self._journal.json({"kind": "define", "layout": number, "names": list(names)})
         pack = struct.Struct(f"<BHQd{len(names)}d").pack
@@ -293,7 +294,9 @@ class Recorder(Live):
         if len(good) == len(scalars):
             self._say("journal", f"step {n} is not recorded: {error}")
         elif good:
-            self._journal.append(self._layout(tuple(good))(n, time.time(), *map(_plain, good.values())))
+            names = tuple(good)
+            layout = self._layouts.get(names) or self._define(names)
+            self._journal.append(layout(n, time.time(), *map(_plain, good.values())))
 
     def _slow(self, n: int, loss: Any) -> None:
         """Everything that is not due at every step; control flow leaves it, failures do not."""
@@ -413,7 +416,8 @@ class Recorder(Live):
     def _in_child(self) -> None:
         """A forked worker is not the writer: it keeps no lock and writes nothing."""
         if self._open:
-            self._open = False
+            self._open, self._due = False, 0
+            self._journal.forget()
             self._lock.release()
 
     # ---------------------------------------------------------------- what a user may call at any time

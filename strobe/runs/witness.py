@@ -31,6 +31,9 @@ class Mute:
     def array(self, header: dict[str, Any], *arrays: np.ndarray) -> None:
         """Forget."""
 
+    def forget(self) -> None:
+        """Nothing to let go of."""
+
     def sync(self) -> None:
         """Nothing to sync."""
 

@@ -315,3 +315,30 @@ def test_a_number_that_was_there_before_the_seal_is_no_prediction(tmp_path: Path
             notes.verdict(judge(late, Reading(last)))
         with pytest.raises(Unsealed, match="sealed in another run"):
             notes.verdict(judge(Prediction("x", 1.0, 0.1, seal="f" * 24), Reading(1.0)))
+
+
+def test_a_scalar_that_is_bad_every_time_does_not_mix_up_the_names(tmp_path: Path, toy: Any) -> None:
+    with pytest.warns(StrobeWarning), strobe.record(tmp_path / "r", model=toy().model) as rec:
+        for i in range(6):
+            rec.step(a=float(i), b=10.0 + i)
+            rec.step(a=float(i), bad="text")
+            rec.step(c=20.0 + i)
+            rec.step(d=30.0 + i, a=float(i), b=10.0 + i)
+            rec.step(**{f"new{i}": 40.0 + i})
+    run = open_run(tmp_path / "r")
+    assert run.series("b").values.tolist() == [10.0 + i for i in range(6) for _ in range(2)]
+    assert run.series("c").values.tolist() == [20.0 + i for i in range(6)]
+    assert run.series("d").values.tolist() == [30.0 + i for i in range(6)]
+    assert [run.series(f"new{i}").values.tolist() for i in range(6)] == [[40.0 + i] for i in range(6)]
+    assert run.series("a").values.tolist() == [float(i) for i in range(6) for _ in range(3)]
+
+
+def test_a_closed_recorder_never_writes_into_another_file(tmp_path: Path, toy: Any) -> None:
+    with strobe.record(tmp_path / "r", model=toy().model) as rec:
+        rec.step(loss=1.0)
+    files = [(tmp_path / f"other{i}").open("wb") for i in range(8)]  # one of them gets the journal's old number
+    with pytest.warns(StrobeWarning, match="the recorder is not open"):
+        rec.step(loss=2.0)
+    for f in files:
+        f.close()
+    assert all(not Path(f.name).read_bytes() for f in files)
