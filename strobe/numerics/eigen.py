@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-READY = 0.7  # the probe starts when the residuals promise this part of the tolerance
+READY = 0.4  # the probe starts when the residuals promise this part of the tolerance
 HOPELESS = 5.0  # and ends when what it found says they are this far from it
 FOUND = 0.8  # a probe that meets this part of the k-th value may have found one more: its residuals come first
 PAYS = 0.35  # a probe step that shrinks the bound by less is left for a residual
@@ -18,7 +19,7 @@ class Eigenpairs:
     """The k largest eigenvalues, descending: λᵢ lies in [valuesᵢ, valuesᵢ + errorsᵢ], up to rounding.
 
     values, errors, residuals, converged: (k,) on the CPU; vectors: (dim, k); basis: (dim, >= k), the vectors and
-    some further Ritz vectors, to hand to the next call as `start`; rest: the Ritz value after those. `missed` bounds
+    some further Ritz vectors, to hand to the next call as `start`; ritz: (matvecs,) all Ritz values. `missed` bounds
     the probability that an eigenvalue hid from a random probe and the upper bounds are wrong; 1 without a probe.
     """
 
@@ -28,7 +29,7 @@ class Eigenpairs:
     residuals: Tensor
     converged: Tensor
     basis: Tensor
-    rest: float
+    ritz: Tensor
     matvecs: int
     missed: float
 
@@ -43,6 +44,7 @@ def top_eigenpairs(
     tol: float = 1e-3,
     missed: float = 1e-3,
     trust: float | None = None,
+    patience: int | None = None,
     max_matvecs: int | None = None,
     guard: int = 0,
     generator: torch.Generator | None = None,
@@ -68,7 +70,8 @@ def top_eigenpairs(
     Gaussian at equal length (a shifted normal is near zero less often, by Anderson's inequality: the bounds hold);
     tol, the error allowed on each eigenvalue relative to itself, or rounding where that is more; guard, how many
     Ritz vectors beyond k to return in `basis`; max_matvecs, default 100 + 40 k; trust, a number: probe nothing and
-    take μ = trust θ₁ on the caller's word, so that errors and converged are only as good as it. Memory: dim x matvecs.
+    take μ = trust θ₁ on the caller's word, so that errors and converged are only as good as it, and `missed` is 1;
+    patience, after so many products trust no more and probe. Memory: dim x matvecs.
     Stops unconverged, with wide `errors` and `converged` False, at max_matvecs.
     Raises ValueError for k outside 1..dim and FloatingPointError when matvec returns a non-finite vector.
     Ref: van Dorsselaer, Hochstenbach & van der Vorst 2000 (SIAM J. Matrix Anal. 22, 837) for the probe's
@@ -101,6 +104,8 @@ def top_eigenpairs(
         if whole is not None:
             ceiling = min(ceiling, whole.level(missed))
         mu = min(mu, ceiling, math.inf if probe is None else probe.level(doubt))
+        if trust is not None and patience is not None and space.m > patience:
+            trust, mu, hidden = None, math.inf, 1.0
         if trust is not None:
             mu = trust * float(space.ritz()[0][0])
         theta, y, upper = space.bounds(k, mu)
@@ -153,19 +158,22 @@ class _Space:
         self.S = torch.zeros(self.V.shape[0], self.V.shape[0], dtype=torch.float64)
         self.F: dict[int, Tensor] = {}
         self.beta: list[float] = []  # ‖fᵢ‖ when vector i came
+        self._ritz: tuple[Tensor, Tensor] | None = None
 
     def add(self, q: Tensor) -> bool:
         """Orthonormalise q against V, multiply it, and grow S and F. False when q lies in V already."""
-        before = float(q.norm())
-        for _ in range(2):  # twice is enough (Parlett, Kahan)
-            q = q - self.V[: self.m].T @ (self.V[: self.m] @ q)
-        after = float(q.norm())
-        if not after > 10 * self._eps() * before:
-            return False
+        V, first = self.V[: self.m], float(q.norm())
+        after = first
+        while True:
+            before = after
+            q = q - V.T @ (V @ q)
+            after = float(q.norm())
+            if not after > 10 * self._eps() * first:
+                return False
+            if after > 0.7 * before:  # else digits cancelled: once more (Parlett, Kahan)
+                break
         q = q / after
         w = self.matvec(q)
-        if not bool(w.isfinite().all()):
-            raise FloatingPointError(f"matrix-vector product {self.m + 1} is not finite")
         if self.m == len(self.V):
             more = min(self.V.shape[1] - self.m, self.m)
             self.V = torch.cat([self.V, torch.empty_like(self.V[:1]).expand(more, -1)])
@@ -178,11 +186,12 @@ class _Space:
     def _project(self, q: Tensor, w: Tensor) -> None:
         m, V = self.m, self.V[: self.m]
         s = V @ w
-        f = w - V.T @ s
-        again = V @ f
-        f -= V.T @ again
-        self.S[:m, m - 1] = self.S[m - 1, :m] = (s.double() + again.double()).cpu()
-        self.beta.append(float(f.norm()))
+        f = w - V.T @ s  # what rounding leaves of V in f is taken out when f is added
+        norm = float(f.norm())
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"matrix-vector product {m} is not finite")
+        self.S[:m, m - 1] = self.S[m - 1, :m] = s.double().cpu()
+        self.beta.append(norm)
         self.F[m - 1] = f
         small = 30 * self._eps() * self.scale()
         for i, old in list(self.F.items()):
@@ -205,8 +214,10 @@ class _Space:
         return chain
 
     def ritz(self) -> tuple[Tensor, Tensor]:
-        theta, y = torch.linalg.eigh(self.S[: self.m, : self.m])
-        return theta.flip(0), y.flip(1)
+        if self._ritz is None or len(self._ritz[0]) != self.m:
+            theta, y = torch.linalg.eigh(self.S[: self.m, : self.m])
+            self._ritz = theta.flip(0), y.flip(1)
+        return self._ritz
 
     def bounds(self, k: int, mu: float) -> tuple[Tensor, Tensor, Tensor]:
         """The top Ritz values, their coordinates in V, and upper bounds if A <= mu on what V leaves."""
@@ -237,10 +248,10 @@ class _Space:
         return float(torch.linalg.eigvalsh(self.S[i : self.m, i : self.m])[-1]) if i < self.m else 0.0
 
     def scale(self) -> float:
-        return float(torch.linalg.eigvalsh(self.S[: self.m, : self.m]).abs().max())
+        return float(self.ritz()[0].abs().max())
 
     def rounding(self) -> float:
-        return max(8 * self._eps() * self.scale(), torch.finfo(self.V.dtype).tiny)
+        return max(16 * self._eps() * self.scale(), torch.finfo(self.V.dtype).tiny)
 
     def _eps(self) -> float:
         return torch.finfo(self.V.dtype).eps
@@ -249,8 +260,7 @@ class _Space:
         theta, y = self.ritz()
         basis = self.V[: self.m].T @ y[:, : k + guard].to(self.V)
         residuals = (self._root() @ y[:, :k]).norm(dim=0)
-        rest = float(theta[min(k + guard, self.m - 1)])
-        return Eigenpairs(theta[:k], basis[:, :k], errors, residuals, converged, basis, rest, self.m, missed)
+        return Eigenpairs(theta[:k], basis[:, :k], errors, residuals, converged, basis, theta, self.m, missed)
 
 
 class _Chain:
@@ -290,18 +300,18 @@ class _Chain:
 
         `ahead` guesses it for one step more, with the last step's coefficients again.
         """
-        ritz, logs = self.ritz(), self.logs()
+        ritz, logs = self.ritz().numpy(), self.logs()
         if not len(ritz):
             return math.inf
         if ahead:
             logs.append(logs[-1])
-            ritz = torch.cat([self.space.S[self.space.m - 1, self.space.m - 1, None], ritz])
+            ritz = np.append(ritz, float(self.space.S[self.space.m - 1, self.space.m - 1]))
         want = sum(logs) + math.log(math.sqrt(2 / math.pi) / missed)
         low = float(ritz.max())
         high = low + math.exp(want / len(ritz))
-        for _ in range(60):
+        for _ in range(40):
             mid = (low + high) / 2
-            if float((mid - ritz).clamp_min(1e-300).log().sum()) < want:
+            if float(np.log(np.maximum(mid - ritz, 1e-300)).sum()) < want:
                 low = mid
             else:
                 high = mid

@@ -14,7 +14,8 @@ from strobe.core.snapshot import Snapshot
 from strobe.numerics.eigen import Eigenpairs, top_eigenpairs
 
 GUARDS = (2, 8)  # vectors kept beyond k, at least and at most: what overtakes the k-th is mostly one of them
-TURNS = 10  # residuals a turning call may add: with more, a bounded call costs no more
+CLOSE = 0.8  # vectors are kept of values above this part of the k-th: they may overtake it
+TURNS = 15  # residuals a turning call may add before it is bounded after all
 
 
 @observable(symbol="λ₁", of="snapshot", cost="15 to 50 Hessian-vector products", ref="arXiv:2103.00065")
@@ -116,7 +117,7 @@ class SharpnessTracker:
     card = sharpness.card  # type: ignore[attr-defined]
 
     def __init__(self, *, proof: int = 10) -> None:
-        self.proof, self.since, self.skip, self.guard, self.trust = proof, 0, 0, GUARDS[0], 1.0
+        self.proof, self.since, self.trust = proof, 0, 1.0
         self.basis: Tensor | None = None
         self.__name__ = self.__qualname__ = "sharpness"
 
@@ -131,25 +132,24 @@ class SharpnessTracker:
         seed: int = 0,
     ) -> Reading:
         dim = sum(p.numel() for p in snap.params().values())
-        got: Eigenpairs | None = None
-        wasted, self.since, self.skip = 0, self.since + 1, max(0, self.skip - 1)
-        width = 0 if self.basis is None or len(self.basis) != dim else self.basis.shape[1]
-        if width > k and not self.skip and self.since < self.proof:
-            most = width + TURNS
-            got = _solve(snap, k, tol / 2, missed, most, self.basis, seed, width - k, None, self.trust)
-            if not bool(
-                got.converged.all()
-            ):  # turned too far: keep more vectors, and at most of them leave it for a while
-                wasted, got = got.matvecs, None
-                self.skip = 20 if self.guard == GUARDS[-1] else 0
-                self.guard = min(self.guard + 3, GUARDS[-1])
-        elif self.since >= self.proof:
-            self.guard = max(self.guard - 1, GUARDS[0])
-        if got is None:
-            got, self.since = _solve(snap, k, tol, missed, max_hvps, None, seed, self.guard, None), 0
-            self.trust = got.rest / max(abs(float(got.values[0])), 1e-300)
-        self.basis = got.basis
-        honest = replace(got, matvecs=got.matvecs + wasted, errors=got.errors * (2 if self.since else 1))
+        self.since += 1
+        known = self.basis if self.basis is not None and len(self.basis) == dim else None
+        width = 0 if known is None else known.shape[1]
+        turning = width > k and self.since < self.proof
+        trust, patience = (self.trust, width + TURNS) if turning else (None, None)
+        got = _solve(
+            snap, k, tol / 2 if turning else tol, missed, max_hvps, known, seed, GUARDS[1], None, trust, patience
+        )
+        rest = got.ritz / max(abs(float(got.values[0])), 1e-300)
+        if got.missed < 1 or not turning:
+            near = int((got.ritz[k:] > CLOSE * got.ritz[k - 1]).sum())
+            self.since, width = 0, k + min(max(near, GUARDS[0]), GUARDS[1])
+            self.trust = float(rest[min(width, len(rest) - 1)])
+        elif got.matvecs <= width + 1 and width > k + GUARDS[0]:  # more vectors than it took; the one left is known
+            width -= 1
+            self.trust = max(self.trust, float(rest[width]))
+        self.basis = got.basis[:, :width]
+        honest = replace(got, errors=got.errors * (2 if self.since else 1))
         return _reading(honest, k, tol, "loss/θ²")
 
 
@@ -164,6 +164,7 @@ def _solve(
     guard: int,
     scale: Tensor | None,
     trust: float | None = None,
+    patience: int | None = None,
 ) -> Eigenpairs:
     params = list(snap.params().values())
     dim = sum(p.numel() for p in params)
@@ -186,6 +187,7 @@ def _solve(
                 tol=tol,
                 missed=missed,
                 trust=trust,
+                patience=patience,
                 max_matvecs=most,
                 guard=guard,
                 generator=torch.Generator().manual_seed(seed + 1_000_003 * snap.step),
