@@ -15,11 +15,11 @@ import numpy as np
 from strobe.runs.directory import journals
 from strobe.runs.journal import ARRAY, JSON, SCALARS, Tear, loads, read, unpack_array
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = f"""
 PRAGMA user_version = {VERSION};
 CREATE TABLE files  (name TEXT PRIMARY KEY, offset INTEGER, layouts TEXT, header TEXT, tensors TEXT);
-CREATE TABLE chunks (series TEXT, file TEXT, steps BLOB, vals BLOB, errs BLOB, times BLOB);
+CREATE TABLE chunks (series TEXT, file TEXT, n INTEGER, hi INTEGER, steps BLOB, vals BLOB, errs BLOB, times BLOB);
 CREATE INDEX by_series ON chunks (series, file);
 CREATE TABLE events (file TEXT, at INTEGER, type TEXT, step INTEGER, body TEXT);
 CREATE INDEX by_type ON events (type);
@@ -149,12 +149,41 @@ class Index:
             self._add(series, file, rows["step"], rows["v"][:, i], None, rows["time"])
 
     def _add(self, series: str, file: str, steps: Any, values: Any, errs: Any, times: Any) -> None:
-        blobs = (np.ascontiguousarray(steps, "<i8").tobytes(), np.ascontiguousarray(values, "<f8").tobytes(),
+        blobs = (len(steps), int(np.max(steps)), np.ascontiguousarray(steps, "<i8").tobytes(), np.ascontiguousarray(values, "<f8").tobytes(),
                  None if errs is None else np.ascontiguousarray(errs, "<f8").tobytes(),
                  np.ascontiguousarray(times, "<f8").tobytes())  # fmt: skip
-        self.db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)", (series, file, *blobs))
+        self.db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (series, file, *blobs))
+
+    def close(self) -> None:
+        """Give the file back."""
+        self.db.close()
 
     # ---------------------------------------------------------------- reading
+
+    def counts(self) -> dict[str, tuple[int, int, bool]]:
+        """For each series how many points were written, its last step, and whether `rec.step` wrote it."""
+        rows = self.db.execute("SELECT series, SUM(n), MAX(hi), MAX(errs IS NULL) FROM chunks GROUP BY series")
+        return {name: (n, hi, bool(scalar)) for name, n, hi, scalar in rows}
+
+    def since(self, mark: int) -> tuple[int, dict[str, list[np.ndarray]]]:
+        """What was ingested after `mark` (0: all), as (new mark, {series: [steps, values, errs]})."""
+        new: dict[str, list[list[np.ndarray]]] = defaultdict(list)
+        rows = self.db.execute("SELECT rowid, series, steps, vals, errs FROM chunks WHERE rowid > ?", (mark,))
+        for rowid, series, steps, vals, errs in rows:
+            mark, values = max(mark, rowid), np.frombuffer(vals, "<f8")
+            new[series].append([
+                np.frombuffer(steps, "<i8"), values, np.zeros_like(values) if errs is None else np.frombuffer(errs, "<f8")
+            ])  # fmt: skip
+        return mark, {k: [np.concatenate(c) for c in zip(*parts, strict=True)] for k, parts in new.items()}
+
+    def mark(self) -> tuple[int, int]:
+        """Where `since` and `events_since` stand now."""
+        return tuple(self.db.execute(f"SELECT COALESCE(MAX(rowid), 0) FROM {t}").fetchone()[0] for t in ("chunks", "events"))  # type: ignore[return-value]
+
+    def events_since(self, mark: int) -> tuple[int, list[dict[str, Any]]]:
+        """Events ingested after `mark`, in the order they came, and the new mark."""
+        rows = self.db.execute("SELECT rowid, file, at, body FROM events WHERE rowid > ? ORDER BY rowid", (mark,)).fetchall()
+        return (rows[-1][0] if rows else mark), [{**loads(body), "file": file, "at": at} for _, file, at, body in rows]
 
     def cutoffs(self) -> dict[str, float]:
         """For each journal the last step that counts: a writer that resumed at step r supersedes later steps before it."""
@@ -234,10 +263,12 @@ class Index:
     def last_step(self) -> int:
         """The last step any record that counts is about."""
         cut, last = self.cutoffs(), 0
-        for file, blob in self.db.execute("SELECT file, steps FROM chunks WHERE errs IS NULL"):
-            steps = np.frombuffer(blob, "<i8")
-            steps = steps[steps <= cut[file]]
-            last = max(last, int(steps.max(initial=0)))
+        for file, rowid, hi in self.db.execute("SELECT file, rowid, hi FROM chunks WHERE errs IS NULL"):
+            if hi > cut[file]:  # partly superseded: look inside
+                (blob,) = self.db.execute("SELECT steps FROM chunks WHERE rowid = ?", (rowid,)).fetchone()
+                steps = np.frombuffer(blob, "<i8")
+                hi = int(steps[steps <= cut[file]].max(initial=0))
+            last = max(last, hi)
         for file, step in self.db.execute("SELECT file, MAX(step) FROM events WHERE type != 'reading' GROUP BY file"):
             last = max(last, int(min(step, cut[file])))
         return last

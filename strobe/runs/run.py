@@ -211,22 +211,9 @@ class Run:
 
     def walk(self, steps: Iterable[int]) -> Iterator["Snapshot"]:
         """Snapshots at these steps in one set of objects: each is valid until the next is asked for."""
-        from strobe.core.snapshot import Snapshot
-        from strobe.runs.replay import replay
-        from strobe.runs.state import random_kept, restore
-
-        live: Any = None
+        opened = Opened(self)
         for step in sorted(map(self.check_step, steps)):
-            with random_kept():
-                if live is not None and step in self.stored():
-                    restore(live.objects, self.snapshots.load(step)[0], where=f"step {step} of {self.path}")
-                else:
-                    live = replay(self, step).recorder
-                if live.loss is None:
-                    raise CannotReplay(
-                        f"{self.name} was recorded without loss= and probe=; call run.at(step, model=..., loss=...)"
-                    )
-            yield Snapshot(live.objects["model"], live.loss, live.probe, step)
+            yield opened.at(step)
 
     def fork(
         self, step: int, edits: Iterable[Any] = (), *, until: int | None = None, out: str | Path | None = None,
@@ -257,6 +244,34 @@ class Run:
                 options=options or {},
                 progress=progress,
             )
+
+
+class Opened:
+    """One set of a run's own objects (model, loss, probe), put at any step: each snapshot is valid until the next."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.recorder: Any = None
+
+    def at(self, step: int) -> "Snapshot":
+        """The run at `step`. Raises as `Run.at` does."""
+        from strobe.core.snapshot import Snapshot
+        from strobe.runs.replay import replay
+        from strobe.runs.state import random_kept, restore
+
+        step = self.run.check_step(step)
+        with random_kept():
+            if self.recorder is not None and step in self.run.stored():
+                state = self.run.snapshots.load(step)[0]
+                restore(self.recorder.objects, state, where=f"step {step} of {self.run.path}")
+            else:
+                self.recorder = replay(self.run, step).recorder
+        live = self.recorder
+        if live.loss is None:
+            raise CannotReplay(
+                f"{self.run.name} was recorded without loss= and probe=; call run.at(step, model=..., loss=...)"
+            )
+        return Snapshot(live.objects["model"], live.loss, live.probe, step)
 
 
 def open_run(path: str | Path) -> Run:
