@@ -39,7 +39,8 @@ def record(
     loss: Callable[[Any, Any], Any] | None = None, probe: Any = None,
     snapshots: "int | list[int] | Schedule | Literal['log'] | None" = "log", every_seconds: float | None = 300.0,
     most_snapshots: int = 64, resume: bool = False, on_nan: OnNan = "record",
-    entry: "tuple[Callable[..., Any], dict[str, Any]] | None" = None, about: Mapping[str, Any] | None = None, **objects: Any,
+    entry: "tuple[Callable[..., Any], dict[str, Any]] | None" = None, about: Mapping[str, Any] | None = None,
+    tokenizer: Any = None, **objects: Any,
 ) -> "Recorder":  # fmt: skip
     """A recorder for one training run in the directory `path`; use it as a context manager.
 
@@ -55,6 +56,8 @@ def record(
         entry: `(function, keyword arguments)` that runs this loop again, for replay and fork. By default the
             script that is running, where there is one.
         about: plain data to keep in run.json.
+        tokenizer: with `encode(str) -> ids` and `decode(ids) -> str`, so that a look can show and take text. It is
+            not stored: a replay gets it from the loop that it runs again.
 
     Raises `RunExists`, `RunBusy`, `NotARun`, `BadOption` before anything is written. After that no failure of
     Strobe stops the training: it is said once, as a `StrobeWarning`, and noted in the journal.
@@ -63,6 +66,8 @@ def record(
     named = {k: v for k, v in named.items() if v is not None}
     if not isinstance(path, str | os.PathLike):
         raise BadOption(f"record takes the path of a directory first, got a {type(path).__name__}")
+    if tokenizer is not None and not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "decode")):
+        raise BadOption(f"tokenizer needs encode(str) and decode(ids), which a {type(tokenizer).__name__} has not")
     if not hasattr(model, "named_parameters"):
         raise BadOption(f"model must be a torch.nn.Module, got a {type(model).__name__}")
     if entry is not None and not (isinstance(entry, tuple) and len(entry) == 2 and callable(entry[0])):
@@ -79,6 +84,7 @@ def record(
     return Recorder(
         Path(path), named, loss=loss, probe=probe, due=schedule(snapshots), every_seconds=every_seconds or inf,
         most=most_snapshots, resume=resume, on_nan=on_nan, entry=entry, about=dict(about or {}),
+        tokenizer=tokenizer,
     )  # fmt: skip
 
 
@@ -87,9 +93,10 @@ class Recorder(Live):
 
     def __init__(
         self, path: Path, objects: dict[str, Any], *, loss: Any, probe: Any, due: Schedule, every_seconds: float, most: int,
-        resume: bool, on_nan: OnNan, entry: Any, about: dict[str, Any],
+        resume: bool, on_nan: OnNan, entry: Any, about: dict[str, Any], tokenizer: Any = None,
     ) -> None:  # fmt: skip
         self.path, self.objects, self.loss, self.probe = path, objects, loss, probe
+        self.tokenizer = tokenizer
         self.n = 0
         self.levers = Levers(objects)
         self._snapshot_due, self._every_seconds, self._most = due, every_seconds, most
