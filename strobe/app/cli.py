@@ -35,9 +35,9 @@ def main() -> None:
     except StrobeError as e:
         fail(str(e))
     except ModuleNotFoundError as e:
-        if e.name not in ("torch", "matplotlib", "tokenizers", "scipy", "safetensors"):
+        if e.name not in ("torch", "matplotlib", "tokenizers", "scipy", "safetensors", "fastapi", "uvicorn"):
             raise
-        extra = {"matplotlib": "report"}.get(e.name, "demo")
+        extra = {"matplotlib": "report", "fastapi": "serve", "uvicorn": "serve"}.get(e.name, "demo")
         fail(str(e) if len(str(e)) > 60 else f"this command needs {e.name}: pip install 'strobe[{extra}]'")
 
 
@@ -94,6 +94,40 @@ def demo(
 ) -> None:
     """A small transformer learns real text while Strobe records, predicts, measures, replays and forks it."""
     _study("first_stages", out, scale, seed, threads, as_json)
+
+
+@app.command(rich_help_panel=START)
+def serve(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS_DIR]", help="A folder of runs, or one run.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8642,
+    token: Annotated[
+        str | None, typer.Option(help="The session's secret; a random one by default.", envvar="STROBE_TOKEN")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = False,
+) -> None:
+    """Open the pages: watch runs live, stop them, go back, look inside, change them, go on."""
+    if not runs.is_dir():
+        raise BadOption(f"there is no folder {runs}; record a run into it first, or make it: mkdir -p {runs}")
+    if token is not None and len(token) < 16:
+        raise BadOption("a token has at least 16 characters; leave --token out for a random one")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        if token is None:
+            raise BadOption(
+                f"--host {host} opens the pages to other machines: give a --token of your own (or STROBE_TOKEN)"
+            )
+        print(f"warning: anyone who can reach {host} and has the token may read these runs and steer them; the connection "
+              "is not encrypted. An SSH tunnel to 127.0.0.1 is safer.", file=sys.stderr)  # fmt: skip
+    from strobe.app.server import serve as start
+
+    def ready(address: str) -> None:
+        print(f"Strobe shows {runs} at\n\n    {address}\n\nCtrl-C ends it; training runs go on.", flush=True)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    start(runs, host=host, port=port, token=token, ready=ready)
 
 
 @app.command(rich_help_panel=START)

@@ -103,7 +103,7 @@ def _below(r: Run, trunk: Run, runs: Sequence[Run]) -> bool:
 def _part(run: Run, branches: list[Run]) -> dict[str, Any]:
     stages = next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
     page: dict[str, Any] = next((e for e in reversed(run.events("page"))), {})
-    panels = [Panel(**p) for p in page["panels"]] if page else _default_panels(run)
+    panels = panels_of(run)
     edges = list(zip(*(np.ravel(stages[k]).tolist() for k in ("value", "err")), strict=True)) if stages else []
     return {
         "run": run, "branches": branches, "about": run.facts["about"], "surroundings": run.facts["surroundings"],
@@ -114,6 +114,12 @@ def _part(run: Run, branches: list[Run]) -> dict[str, Any]:
         "replays": run.events("replay"), "edits": {b.name: b.facts["edits"] for b in branches},
         "errors": [e for e in run.events() if e["type"] in ("error", "nonfinite")],
     }  # fmt: skip
+
+
+def panels_of(run: Run) -> list[Panel]:
+    """What to draw of a run: as its study said, or a panel for each series."""
+    page = next((e for e in reversed(run.events("page"))), None)
+    return [Panel(**p) for p in page["panels"]] if page else _default_panels(run)
 
 
 def _default_panels(run: Run) -> list[Panel]:

@@ -119,8 +119,8 @@ class Inbox:
         return due[0] if due else None
 
     def next_due(self) -> int | None:
-        """The first step at which a waiting command may apply."""
-        return min((c.not_before for c in self._waiting), default=None)
+        """The first step at which a waiting command may apply, or be refused because it has expired."""
+        return min((0 if expired(c) else c.not_before for c in self._waiting), default=None)
 
     def close(self) -> None:
         """Unmap the counter."""

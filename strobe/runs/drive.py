@@ -42,6 +42,7 @@ class Drive:
     recorder: "Recorder | None" = None
     progress: Callable[[int], None] | None = None
     beside: Path | None = None
+    author: str = "fork"
 
 
 _CURRENT: ContextVar[Drive | None] = ContextVar("strobe_drive", default=None)

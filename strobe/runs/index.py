@@ -178,11 +178,15 @@ class Index:
 
     def mark(self) -> tuple[int, int]:
         """Where `since` and `events_since` stand now."""
-        return tuple(self.db.execute(f"SELECT COALESCE(MAX(rowid), 0) FROM {t}").fetchone()[0] for t in ("chunks", "events"))  # type: ignore[return-value]
+        ask = "SELECT (SELECT COALESCE(MAX(rowid), 0) FROM chunks), (SELECT COALESCE(MAX(rowid), 0) FROM events)"
+        chunks, events = self.db.execute(ask).fetchone()
+        return chunks, events
 
     def events_since(self, mark: int) -> tuple[int, list[dict[str, Any]]]:
         """Events ingested after `mark`, in the order they came, and the new mark."""
-        rows = self.db.execute("SELECT rowid, file, at, body FROM events WHERE rowid > ? ORDER BY rowid", (mark,)).fetchall()
+        rows = self.db.execute(
+            "SELECT rowid, file, at, body FROM events WHERE rowid > ? ORDER BY rowid", (mark,)
+        ).fetchall()
         return (rows[-1][0] if rows else mark), [{**loads(body), "file": file, "at": at} for _, file, at, body in rows]
 
     def cutoffs(self) -> dict[str, float]:
@@ -221,6 +225,20 @@ class Index:
         joined = [np.concatenate(c) for c in zip(*parts, strict=True)]
         order = np.argsort(joined[0], kind="stable")
         return tuple(c[order] for c in joined)  # type: ignore[return-value]
+
+    def tail(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The end of a series: its last chunk that counts, as `series` gives the whole."""
+        cut = self.cutoffs()
+        rows = self.db.execute(
+            "SELECT file, steps, vals, errs, times FROM chunks WHERE series = ? ORDER BY file DESC, rowid DESC", (name,)
+        )
+        for file, *blobs in rows:
+            steps, vals, times = (np.frombuffer(blobs[i], t) for i, t in ((0, "<i8"), (1, "<f8"), (3, "<f8")))
+            keep = steps <= cut[file]
+            if keep.any():
+                errs = np.zeros_like(vals) if blobs[2] is None else np.frombuffer(blobs[2], "<f8")
+                return steps[keep], vals[keep], errs[keep], times[keep]
+        return (np.zeros(0, np.int64), *(np.zeros(0) for _ in range(3)))  # type: ignore[return-value]
 
     def events(self, type: str | None = None, *, superseded: bool = True) -> list[dict[str, Any]]:
         """Events in the order they were written, each with its place (`file`, `at`)."""

@@ -3,9 +3,10 @@
     {"act": "set",    "name": "lr", "value": 1e-4}
     {"act": "site",   "site": "blocks.1.attn.z@1[3]", "edit": "strobe.edits.ablate:ablate", "kwargs": {}}
     {"act": "params", "edit": "my.module:prune", "kwargs": {"share": 0.5}}       dict of parameters -> dict
+    {"act": "examples", "weights": {"17": 0.0}}                                 training examples by id: 0 drops one
     {"act": "site" | "params", ..., "function": 0, "text": "..."}               a function given by hand: not repeatable
 
-An edit of activations stays in force for the whole branch (`stays`); an edit of parameters, at a site or of all, and a
+An edit of activations or of examples stays in force for the whole branch (`stays`); an edit of parameters, at a site or of all, and a
 set change the state once, at the fork step.
 """
 
@@ -40,6 +41,7 @@ class Levers:
     def __init__(self, objects: dict[str, Any]) -> None:
         self.objects = objects
         self._controls: dict[str, Control] = {}
+        self.weights: dict[int, float] = {}  # of training examples; 1 where not named
         groups = getattr(objects.get("optimizer"), "param_groups", None) or [{}]
         for key, value in groups[0].items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -78,7 +80,10 @@ class Levers:
 
         done = []
         for edit in edits:
-            if stays(edit):
+            if edit["act"] == "examples":
+                self.weights.update(_weights(edit))
+                done.append(dict(edit))
+            elif stays(edit):
                 undo.enter_context(patch(self.objects["model"], {edit["site"]: self._function(edit, functions or {})}))
                 done.append(dict(edit))
             elif only_sites:
@@ -159,8 +164,20 @@ class Levers:
 
 
 def stays(edit: Mapping[str, Any]) -> bool:
-    """Is this an edit of activations, in force as long as the branch? Any other changes the state, once."""
-    return edit["act"] == "site" and edit["site"].rpartition(":")[2].partition(".")[0] != "param"
+    """Is this an edit of activations or examples, in force as long as the branch? Any other changes the state, once."""
+    return edit["act"] == "examples" or (
+        edit["act"] == "site" and edit["site"].rpartition(":")[2].partition(".")[0] != "param"
+    )
+
+
+def _weights(edit: Mapping[str, Any]) -> dict[int, float]:
+    try:
+        weights = {int(i): float(w) for i, w in edit["weights"].items()}
+    except (KeyError, AttributeError, TypeError, ValueError) as e:
+        raise BadOption(f'an edit of examples is {{"act": "examples", "weights": {{"17": 0.0}}}}, got {edit!r}') from e
+    if bad := {i: w for i, w in weights.items() if not (math.isfinite(w) and w >= 0)}:
+        raise BadOption(f"the weight of an example is finite and not negative, got {bad}")
+    return weights
 
 
 def parse_edit(edit: Any, functions: dict[int, Any]) -> dict[str, Any]:
@@ -173,6 +190,8 @@ def parse_edit(edit: Any, functions: dict[int, Any]) -> dict[str, Any]:
 
     Raises `BadOption` for anything else, `NameNotFound` for an edit that does not exist.
     """
+    if isinstance(edit, Mapping) and edit.get("act") == "examples":
+        return {"act": "examples", "weights": {str(i): w for i, w in _weights(edit).items()}}
     if isinstance(edit, Mapping) and edit.get("act") in ("set", "site", "params"):
         return dict(edit)
     if isinstance(edit, str):

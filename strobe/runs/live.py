@@ -88,6 +88,18 @@ class Live(Notes):
         self.levers.declare(name, get, set, low=min, high=max, unit=unit)
         self.event("control", name=name, low=min, high=max, unit=unit)
 
+    def weigh(self, ids: Any, losses: Any) -> Any:
+        """The mean of per-example `losses`, with the weights that this branch gives its examples: Σ wᵢ lᵢ / Σ wᵢ.
+
+        A loop whose loss comes from here can be forked without some examples, or with others counted more. Without
+        such an edit it is `losses.mean()`, to the bit; where a whole batch is dropped, zero.
+        """
+        weights = self.levers.weights
+        if not weights:
+            return losses.mean()
+        w = losses.new_tensor([weights.get(int(i), 1.0) for i in ids])
+        return (w * losses).sum() / w.sum().clamp_min(1e-12)
+
     def _commands(self) -> None:
         if self._inbox is None:
             return

@@ -53,7 +53,7 @@ def train(
             batch = system.batch(seed, step)
             if examples and system.example_loss:
                 ids, losses = system.example_loss(model, batch)
-                loss, per_example = losses.mean(), (ids, losses.detach())
+                loss, per_example = rec.weigh(ids, losses), (ids, losses.detach())
             else:
                 loss, per_example = system.loss(model, batch), None
             optimizer.zero_grad()

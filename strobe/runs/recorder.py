@@ -177,7 +177,7 @@ class Recorder(Live):
             self._counter, self._seen = self._inbox.counter, self._inbox.seen
             self._answer_earlier(self._inbox.earlier)
             for edit in applied:
-                self.event("edit", author="fork", **edit)
+                self.event("edit", author=d.author if d else "fork", **edit)
         except BaseException:
             self._undo.close()
             if self._inbox:
@@ -356,7 +356,8 @@ class Recorder(Live):
         stop = self._drive.stop if self._drive and self._drive.stop is not None else NEVER
         watches = min((w.due(n) for w in self._watches), default=NEVER)
         pace = (time.monotonic() - self._began) / max(n - self._started_at, 1)
-        clock = n + max(1, int(min(self._every_seconds, 1e9) / max(pace, 1e-6) / 16))
+        seconds = min(self._every_seconds / 16, 1e9) if waiting is None else 1.0  # what waits may expire
+        clock = n + max(1, int(seconds / max(pace, 1e-6)))
         shown = n + 20 if self._drive and self._drive.progress else NEVER
         self._due = min(
             shown,

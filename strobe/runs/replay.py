@@ -144,6 +144,7 @@ def fork(
     out: Path | None,
     options: dict[str, Any],
     progress: Callable[[int], None] | None = None,
+    author: str = "fork",
 ) -> "Run":
     """What `Run.fork` does."""
     from strobe.runs.run import Run
@@ -176,7 +177,7 @@ def fork(
         parent,
         beside=_beside(run),
     )
-    drive.progress = progress
+    drive.progress, drive.author = progress, author
     try:
         with _threads(run), driving(drive):
             _go(run, drive, options)

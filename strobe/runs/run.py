@@ -78,6 +78,11 @@ class Run:
         self._index.refresh()
         return self._index
 
+    def close(self) -> None:
+        """Give the index's file back; it is opened again when it is needed."""
+        if "_index" in self.__dict__:
+            self.__dict__.pop("_index").close()
+
     @property
     def status(self) -> str:
         """running | paused | finished | rewound | interrupted, in one word (a killed writer leaves "interrupted")."""
@@ -217,16 +222,18 @@ class Run:
 
     def fork(
         self, step: int, edits: Iterable[Any] = (), *, until: int | None = None, out: str | Path | None = None,
-        options: dict[str, Any] | None = None, progress: Callable[[int], None] | None = None,
+        options: dict[str, Any] | None = None, progress: Callable[[int], None] | None = None, author: str = "fork",
     ) -> "Run":  # fmt: skip
         """Run the loop again from `step` with `edits`, as a new run; this one is not touched.
 
         Args:
-            edits: "lr=1e-4", "ablate=blocks.1.attn.z@1[3]", (site, function), or a function of the parameters.
+            edits: "lr=1e-4", "ablate=blocks.1.attn.z@1[3]", (site, function), a function of the parameters, or
+                {"act": "examples", "weights": {"17": 0}} for a loop that calls `rec.weigh`.
             until: stop after this step; by default where the loop stops.
             out: the branch's directory; by default NAME-b1, NAME-b2, ... beside this run.
             options: other keyword arguments for the entry function (more steps, say).
             progress: called with the step now and then.
+            author: who asked; it stands beside each edit in the branch's journal.
         """
         from strobe.runs.replay import fork
         from strobe.runs.state import random_kept
@@ -243,6 +250,7 @@ class Run:
                 out=Path(out) if out else None,
                 options=options or {},
                 progress=progress,
+                author=author,
             )
 
 

@@ -1,0 +1,65 @@
+"""The table of a run's sealed predictions: what was said, how it is judged, what would refute it."""
+
+import ast
+import importlib.util
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from strobe.app.report import number, verdicts
+from strobe.runs.run import Run
+
+
+def laws_of(run: Run) -> list[dict[str, Any]]:
+    """One row a sealed prediction, in the order they were sealed, with its verdict where there is one."""
+    judged = {v["predicted"]["seal"]: v for v in verdicts(run)}
+    return [_row(e, judged.get(e["seal"])) for e in run.events("prediction")]
+
+
+def _row(e: dict[str, Any], v: dict[str, Any] | None) -> dict[str, Any]:
+    p = e["prediction"]
+    sign = {"both": "", "below": "at most ", "above": "at least "}[p["side"]]
+    verdict = None
+    if v is not None:
+        measured = {k: v["measured"][k] for k in ("value", "err", "unit", "how")}
+        verdict = {"word": v["word"], "why": v["why"], "step": v["step"], **measured}
+    return {
+        **{k: p[k] for k in ("of", "law", "knobs", "side", "when", "ref", "fitted", "tol")},
+        "formula": _formula(p["law"]), "predicted": p["value"], "said": sign + number(p["value"]),
+        "sealed_step": e["step"], "sealed_time": e["time"], "seal": e["seal"], "sealed": v is None or v["sealed"],
+        "late": bool(v and v["late"]), "falsified_by": _refuted(p),
+        "verdict": verdict,
+    }  # fmt: skip
+
+
+def _refuted(p: dict[str, Any]) -> str:
+    """In words: which measurement would make `judge` say "fails"."""
+    value, tol = np.asarray(p["value"], float), np.asarray(p["tol"], float)
+    if value.ndim:
+        worst = number(float(np.max(tol)))
+        return f"any point of the curve farther than its tolerance (at most {worst}) from it, two errors allowed"
+    low, high = number(float(value - tol)), number(float(value + tol))
+    beyond = {"both": f"below {low} or above {high}", "below": f"above {high}", "above": f"below {low}"}[p["side"]]
+    return f"a measurement {beyond}, with twice its error to spare" + (f", while {p['when']}" if p["when"] else "")
+
+
+@cache
+def _formula(law: str) -> str:
+    """The indented formula in the docstring of a law of this package, read without importing it."""
+    module, _, name = law.partition(":")
+    if not module.startswith("strobe.laws."):
+        return ""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    with open(spec.origin, encoding="utf-8") as f:
+        tree = ast.parse(f.read())
+    doc = next((ast.get_docstring(n) or "" for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), "")
+    block: list[str] = []
+    for line in doc.splitlines():
+        if line.startswith("    ") and line.strip() and not line.strip().startswith(">>>"):
+            block.append(line.strip())
+        elif block:
+            break
+    return "\n".join(block)

@@ -1,0 +1,371 @@
+"""The server: every route refuses strangers, numbers are those of the run, and live control survives the server."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.routing import BaseRoute, Route
+from starlette.testclient import TestClient
+
+import strobe
+from strobe.app.feed import Deltas, Feed, thinned
+from strobe.app.guard import BODY
+from strobe.app.server import make_app, safe_edit
+from strobe.core.errors import StrobeError
+from strobe.runs.directory import StrobeWarning
+from strobe.runs.replay import replay
+from strobe.runs.run import open_run
+from toys import toy_again
+
+TOKEN, HOST = "t" * 24, "127.0.0.1:9"
+GOOD = {"authorization": f"Bearer {TOKEN}", "x-strobe": "1"}
+
+
+def client(root: Path, **headers: str) -> TestClient:
+    app = make_app(root, token=TOKEN, hosts={HOST, "localhost:9"}, cookie="strobe_9")
+    return TestClient(app, base_url=f"http://{HOST}", headers=headers)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    toy_again(out=str(root / "trunk"), steps=60)
+    open_run(root / "trunk").fork(20, ["lr=1e-3"], out=root / "slower")
+    return root
+
+
+def every_route(app: Any) -> list[tuple[str, str]]:
+    routes: list[BaseRoute] = list(app.routes)
+    found = [
+        (m, re.sub(r"{\w+(:\w+)?}", "0" * 32, r.path))
+        for r in routes
+        if isinstance(r, Route)
+        for m in sorted(r.methods or ())
+    ]
+    assert len(found) >= 18
+    return found
+
+
+def test_every_route_refuses_strangers(runs: Path) -> None:
+    """By enumeration, so that a new route can not forget."""
+    c = client(runs)
+    for method, path in every_route(c.app):
+        refused = {
+            "no token": (401, {"x-strobe": "1"}),
+            "a wrong token": (401, {"authorization": "Bearer " + "u" * 24, "x-strobe": "1"}),
+            "a wrong cookie": (401, {"cookie": "strobe_9=no", "x-strobe": "1"}),
+            "a foreign host": (403, {**GOOD, "host": "evil.example"}),
+            "a rebound name with our port": (403, {**GOOD, "host": "evil.example:9"}),
+            "our name, another port": (403, {**GOOD, "host": "127.0.0.1:10"}),
+            "a foreign origin": (403, {**GOOD, "origin": "http://evil.example"}),
+            "a null origin": (403, {**GOOD, "origin": "null"}),
+            "another port's origin": (403, {**GOOD, "origin": "http://127.0.0.1:8888"}),
+            "another site": (403, {**GOOD, "sec-fetch-site": "cross-site"}),
+            "another port of this machine": (403, {**GOOD, "sec-fetch-site": "same-site"}),
+        }
+        for who, (status, headers) in refused.items():
+            answer = c.request(method, path, headers=headers)
+            assert answer.status_code == status, (method, path, who, answer.status_code)
+            assert method == "HEAD" or answer.json()["error"]
+            assert "access-control-allow-origin" not in answer.headers
+        if method not in ("GET", "HEAD"):
+            assert c.request(method, path, headers={"authorization": GOOD["authorization"]}).status_code == 403
+            long = c.request(method, path, headers=GOOD, content=b" " * (BODY + 1))
+            assert long.status_code == 413
+            chunks = c.request(method, path, headers=GOOD, content=(b" " * 100_000 for _ in range(BODY // 100_000 + 2)))
+            assert chunks.status_code == 413
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+        assert c.request(method, "/api/runs", headers={**GOOD, "host": "evil.example"}).status_code == 403
+        assert c.request(method, "/api/runs", headers={"x-strobe": "1"}).status_code == 401
+
+
+def test_the_token_becomes_a_cookie_once(runs: Path) -> None:
+    c = client(runs)
+    entered = c.get(f"/?token={TOKEN}", follow_redirects=False)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/")
+    said = entered.headers["set-cookie"]
+    assert "HttpOnly" in said
+    assert "SameSite=Strict" in said
+    assert c.get("/api/runs").status_code == 200  # by the cookie
+    assert client(runs).get(f"/?token={TOKEN[:-1]}").status_code == 401
+
+
+def test_answers_are_hardened(runs: Path) -> None:
+    c = client(runs, **GOOD)
+    for path in ("/api/runs", "/api/nothing", "/assets/x.js", "/"):
+        headers = c.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_no_path_from_outside_is_opened(runs: Path) -> None:
+    c = client(runs, **GOOD)
+    (runs / "secret.txt").write_text("secret")
+    ways = ("..%2f..%2fsecret.txt", "%2e%2e/secret.txt", "....//secret.txt", "/etc/passwd", "x\x00", "a" * 5000)
+    for way in ways:
+        for base in ("/assets/", "/api/runs/", "/api/jobs/"):
+            answer = c.get(base + way.replace("\x00", "%00"))
+            assert answer.status_code in (404, 422), (base + way, answer.status_code)
+            assert "secret" not in answer.text.replace("secret.txt", "")
+
+
+def test_edits_from_outside_never_name_an_import_path() -> None:
+    for bad in (
+        "os:system(command='id')=net", "subprocess:call=x", "strobe.edits.ablate:ablate=0", "nothing=1", "", "lr", "lr=__import__('os')",
+        {"act": "params", "edit": "os:system"}, {"act": "site", "site": "0", "edit": "os:system"}, {"act": "set", "name": "x", "value": 1},
+        {"act": "examples", "weights": {"a": 1}}, {"act": "examples", "weights": {"1": -1}}, {},
+    ):  # fmt: skip
+        with pytest.raises(StrobeError):
+            safe_edit(bad, {"lr"})  # type: ignore[arg-type]
+    assert safe_edit("lr=1e-4", {"lr"}) == {"act": "set", "name": "lr", "value": 1e-4}
+    assert safe_edit("ablate=0.net", set())["edit"] == "strobe.edits.ablate:ablate"
+    assert safe_edit({"act": "examples", "weights": {"3": 0}}, set()) == {"act": "examples", "weights": {"3": 0.0}}
+
+
+def test_the_rows_and_traces_are_those_of_the_run(runs: Path) -> None:
+    c = client(runs, **GOOD)
+    rows = {r["name"]: r for r in c.get("/api/runs").json()["runs"]}
+    trunk, branch = rows["trunk"], rows["slower"]
+    assert (trunk["status"], trunk["last"], branch["start"], branch["edits"]) == ("finished", 60, 20, ["lr=0.001"])
+    assert branch["parent"] == {"id": trunk["id"], "name": "trunk", "step": 20}
+    run = open_run(runs / "slower")
+    got = c.get(f"/api/runs/{branch['id']}/series", params={"name": "loss", "lineage": True}).json()["series"]["loss"]
+    whole = run.series("loss", lineage=True)
+    assert got["steps"] == whole.steps.tolist()
+    assert got["values"] == whole.values.tolist()
+    page = c.get(f"/api/runs/{trunk['id']}").json()
+    assert page["replayable"]
+    assert {x["name"] for x in page["controls"]} >= {"lr", "weight_decay"}
+    assert page["branches"][0]["id"] == branch["id"]
+    assert c.get(f"/api/runs/{'0' * 32}").status_code == 404
+    assert c.get(f"/api/runs/{trunk['id']}/series", params={"name": "loss", "points": 10**9}).status_code == 422
+    both = c.get("/api/compare", params={"id": [trunk["id"], branch["id"]], "name": "loss"}).json()["series"]
+    assert set(both) == {trunk["id"], branch["id"]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5000), st.integers(0, 4999), st.booleans(), st.integers(2, 300), st.sampled_from([1e9, -1e9]))
+def test_a_spike_is_never_lost(n: int, at: int, log: bool, most: int, spike: float) -> None:
+    values = np.zeros(n)
+    values[at % n] = spike
+    got = thinned(np.arange(n) * 3, values, np.zeros(n), most, log)
+    assert spike in got["values"]
+    assert len(got["steps"]) <= max(most, 2) + 2 or not got["thinned"]
+    assert got["steps"] == sorted(set(got["steps"]))
+    assert (got["steps"][0], got["steps"][-1]) == (0, 3 * (n - 1))
+
+
+def test_what_is_not_finite_is_said_and_no_nan_leaves_the_server(tmp_path: Path) -> None:
+    model = strobe_model()
+    with strobe.record(tmp_path / "r", model=model) as rec, pytest.warns(StrobeWarning):
+        for i in range(6):
+            rec.step(loss=float("nan") if i == 3 else 1.0, other=float("inf"))
+    c = client(tmp_path, **GOOD)
+    row = c.get("/api/runs").json()["runs"][0]
+    got = c.get(f"/api/runs/{row['id']}/series", params={"name": ["loss", "other"]})
+    assert "NaN" not in got.text
+    assert "Infinity" not in got.text
+    assert got.json()["series"]["loss"]["bad"] == [4]
+    assert got.json()["series"]["other"]["values"] == [None] * 6
+
+
+def strobe_model() -> Any:
+    import torch
+
+    return torch.nn.Linear(1, 1)
+
+
+def test_hostile_names_stay_text_and_a_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    with strobe.record(tmp_path / bad, model=strobe_model(), about={bad: bad * 3}) as rec:
+        rec.step(loss=1.0, **{bad: 2.0})
+    with strobe.record(tmp_path / "hurt", model=strobe_model()) as rec:
+        rec.step(loss=1.0)
+    (tmp_path / "hurt/run.json").write_text("{")
+    for journal in (tmp_path / "hurt/journal").iterdir():
+        journal.write_bytes(b"")
+    c = client(tmp_path, **GOOD)
+    rows = c.get("/api/runs").json()["runs"]
+    assert {r["name"]: bool(r["damaged"]) for r in rows} == {bad: False, "hurt": True}
+    id = next(r["id"] for r in rows if r["name"] == bad)
+    assert c.get(f"/api/runs/{id}").json()["series"][0]["name"] in (bad, "loss")
+    with pytest.warns(StrobeWarning, match="left out"):
+        page = c.post(f"/api/runs/{id}/report", json={})
+    assert page.status_code == 200
+    assert bad not in page.text
+    assert "content-disposition" in page.headers
+
+
+def test_news_are_only_what_is_new(tmp_path: Path) -> None:
+    with strobe.record(tmp_path / "r", model=strobe_model(), every_seconds=None) as rec:
+        rec.step(loss=1.0)
+        feed = Feed(tmp_path)
+        (row,) = feed.rows()
+        deltas = Deltas(feed.run(row["id"]))
+        rec.step(loss=2.0)
+        rec.step(loss=3.0)
+        series, _, again = deltas.news(feed.run(row["id"]))
+        assert (series["loss"]["steps"], series["loss"]["values"], again) == ([2, 3], [2.0, 3.0], False)
+        assert deltas.news(feed.run(row["id"]))[0] == {}
+    assert [e["type"] for e in deltas.news(feed.run(row["id"]))[1]] == ["finished"]
+
+
+def test_two_hundred_runs_are_listed_again_by_their_stats_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(60):  # more than are kept open
+        with strobe.record(tmp_path / f"r{i}", model=strobe_model(), snapshots=None) as rec:
+            rec.step(loss=float(i))
+    feed = Feed(tmp_path)
+    first = feed.rows()
+    assert len(first) == 60
+    monkeypatch.setattr(feed, "run", lambda id: pytest.fail("a run that did not change was opened"))
+    assert feed.rows() == first
+
+
+# ------------------------------------------------------------------------------------- live control under fire
+
+LOOP = """
+import sys; sys.path.insert(0, {tests!r})
+import torch, time, toys, strobe
+torch.set_num_threads(1)
+import strobe.runs.recorder as r
+step = r.Recorder.step
+def slow(self, *a, **k):
+    step(self, *a, **k); time.sleep(0.004)
+r.Recorder.step = slow
+toys.toy_again(out={out!r}, steps=2500)
+"""
+
+
+@contextmanager
+def served(root: Path) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    """`strobe serve` in a process of its own, and a client with its token; ended after the block."""
+    command = [sys.executable, "-m", "strobe.app.cli", "serve", str(root), "--port", "0"]
+    env = {**os.environ, "STROBE_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            assert server.stdout is not None
+            address = next(line.strip().partition("/?token=")[0] for line in server.stdout if "http://" in line)
+            with httpx.Client(base_url=address, headers=GOOD, timeout=30) as c:
+                yield server, c
+        finally:
+            server.kill()
+
+
+def outcome(c: httpx.Client, id: str, command: str, seconds: float = 20) -> dict[str, Any]:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for e in c.get(f"/api/runs/{id}/events", params={"type": "command"}).json()["events"]:
+            if e["id"] == command:
+                return dict(e)
+        time.sleep(0.05)
+    raise AssertionError(f"no answer to {command}")
+
+
+def test_a_live_run_outlives_the_server_and_its_branch_repeats_to_the_bit(tmp_path: Path) -> None:
+    """Two pages with conflicting wishes, refusals, an expiry, the server killed and started again, and a replay."""
+    out, tests = tmp_path / "runs/live", str(Path(__file__).parents[1])
+    out.parent.mkdir()
+    loop = subprocess.Popen([sys.executable, "-c", LOOP.format(out=str(out), tests=tests)])
+    try:
+        with served(out.parent) as (_, c):
+            until = time.monotonic() + 60
+            while time.monotonic() < until and not (rows := c.get("/api/runs").json()["runs"]):
+                time.sleep(0.1)
+            id = rows[0]["id"]
+
+            def command(c: httpx.Client, **body: Any) -> dict[str, Any]:
+                sent = c.post(f"/api/runs/{id}/commands", json=body)
+                assert sent.status_code == 200, sent.text
+                return outcome(c, id, sent.json()["id"])
+
+            with c.stream("GET", "/api/stream", params={"run": id}) as news:
+                said = (
+                    json.loads(line[6:])
+                    for line in news.iter_lines()
+                    if line.startswith("data: {") and "series" in line
+                )
+                seen = next(said)
+            assert seen["run"] == id
+            assert seen["series"]["loss"]["steps"]
+            assert command(c, act="pause")["outcome"] == "applied"
+            assert c.get(f"/api/runs/{id}").json()["status"] == "paused"
+            first, second = command(c, act="set", name="lr", value=5e-3), command(c, act="set", name="lr", value=2e-3)
+            assert (first["outcome"], second["outcome"]) == ("applied", "applied")
+            assert {first["author"], second["author"]} == {"human (page)"}
+            refused = command(c, act="set", name="lr", value=-1.0)
+            assert refused["outcome"] == "refused"
+            assert "outside its range" in refused["reason"]
+            assert c.post(f"/api/runs/{id}/commands", json={"act": "dance"}).status_code == 400
+            assert command(c, act="pause")["outcome"] == "refused"  # it is paused already
+        assert loop.poll() is None  # the server was killed, and nothing of it reached the training
+        with served(out.parent) as (_, c):
+            assert c.get(f"/api/runs/{id}").json()["status"] == "paused"
+            assert command(c, act="resume")["outcome"] == "applied"
+            late = {"act": "set", "name": "lr", "value": 0.5, "not_before": 10**7, "expires_in": 0.2}
+            sent = c.post(f"/api/runs/{id}/commands", json=late).json()["id"]
+            assert outcome(c, id, sent)["outcome"] == "refused"
+            assert command(c, act="stop")["outcome"] == "applied"
+        loop.wait(timeout=30)
+    finally:
+        loop.kill()
+        loop.wait()
+    run = open_run(out)
+    applied = [(e["author"], e["value"]) for e in run.events("applied")]
+    assert applied == [("human (page)", 5e-3), ("human (page)", 2e-3)]
+    assert replay(run, run.last, verify=True).ok
+
+
+def test_another_address_needs_a_token_and_a_taken_port_is_said(tmp_path: Path) -> None:
+    def said(*args: str) -> str:
+        got = subprocess.run(
+            [sys.executable, "-m", "strobe.app.cli", "serve", *args], capture_output=True, text=True, timeout=60
+        )
+        assert got.returncode == 2
+        return " ".join(got.stderr.split())
+
+    assert "give a --token of your own" in said(str(tmp_path), "--host", "0.0.0.0")
+    assert "at least 16 characters" in said(str(tmp_path), "--token", "short")
+    assert "there is no folder" in said(str(tmp_path / "nowhere"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "cannot listen on" in said(str(tmp_path), "--port", str(taken.getsockname()[1]))
+
+
+def test_a_hundred_listeners_do_not_stop_the_others(runs: Path) -> None:
+    with served(runs) as (_, c):
+        port = int(str(c.base_url).rpartition(":")[2].strip("/"))
+        ask = f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+        listeners = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        words = []
+        for s in listeners:
+            s.settimeout(30)
+            s.sendall(ask)
+            words.append(s.recv(12).split()[1])
+        assert words.count(b"200") == 64
+        assert words.count(b"503") == 36
+        assert c.get("/api/runs").status_code == 200
+        for s in listeners:
+            s.close()
+        until, status = time.monotonic() + 30, 503
+        while time.monotonic() < until and status != 200:
+            time.sleep(0.2)
+            with c.stream("GET", "/api/stream") as again:
+                status = again.status_code
+        assert status == 200
