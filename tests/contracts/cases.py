@@ -126,5 +126,6 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "probe_size": 6,
     },
     "deep_linear": {"dim": 4, "width": 5, "singular_values": (2.0, 1.0)},
+    "digits": {"width": 8, "batch": 16},
     "modular_addition": {"p": 7, "width": 12, "batch": 8},
 }

@@ -1,0 +1,200 @@
+"""What every look shares: the probe one example at a time, how its inputs read, and plain numbers to send."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from strobe.core.catalogue import load
+from strobe.core.errors import BadOption
+
+if TYPE_CHECKING:
+    from strobe.runs.recorder import Recorder
+    from strobe.runs.run import Run
+
+SIDE = 256  # of a picture: what a screen shows, and 0.5 MB of JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """How a run's inputs read: text to tokens and back, names of the classes, shape of an image. Empty where unsaid.
+
+    >>> Kit(labels=("cat", "dog")).label(1), Kit().label(1), Kit().word(7)
+    ('dog', '1', '#7')
+    """
+
+    encode: Callable[[str], list[int]] | None = None
+    decode: Callable[[int], str] | None = None
+    labels: tuple[str, ...] = ()
+    image: tuple[int, ...] = ()
+
+    def word(self, token: int) -> str:
+        """A token as text, or its number where there is no tokenizer."""
+        return f"#{token}" if self.decode is None else self.decode(token)
+
+    def label(self, index: int) -> str:
+        """A class by its name, or by its number."""
+        return self.labels[index] if 0 <= index < len(self.labels) else str(index)
+
+
+def kit_of(run: "Run", recorder: "Recorder | None" = None) -> Kit:
+    """The kit of a run: of its `System`, where it has one, or the tokenizer that its own loop gave to `record`."""
+    if (own := getattr(recorder, "tokenizer", None)) is not None:
+        return Kit(partial(_encode, own), lru_cache(maxsize=None)(lambda token: str(own.decode([token]))))
+    kwargs = (run.facts.get("entry") or {}).get("kwargs") or {}
+    if not {"system", "knobs"} <= set(kwargs):
+        return Kit()
+    return _kit_of_system(kwargs["system"], json.dumps(kwargs["knobs"]))
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    got = tokenizer.encode(text)
+    return [int(i) for i in getattr(got, "ids", got)]
+
+
+@lru_cache(maxsize=8)
+def _kit_of_system(path: str, knobs: str) -> Kit:
+    facts = load(path)(**json.loads(knobs)).facts
+    labels, image = tuple(map(str, facts.get("labels", ()))), tuple(facts.get("image", ()))
+    if "tokenizer" not in facts:
+        return Kit(labels=labels, image=image)
+    from tokenizers import Tokenizer
+
+    known = Tokenizer.from_str(facts["tokenizer"])
+    word = lru_cache(maxsize=None)(lambda token: str(known.decode([token], skip_special_tokens=False)))
+    return Kit(partial(_encode, known), word, labels, image)
+
+
+# ---------------------------------------------------------------- the probe, example by example
+
+
+def mapped(data: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """The same nesting of tuples, lists, mappings and dataclasses with `fn` of every tensor."""
+    if isinstance(data, Tensor):
+        return fn(data)
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(mapped(v, fn) for v in data))
+    if isinstance(data, tuple | list):
+        return type(data)(mapped(v, fn) for v in data)
+    if isinstance(data, Mapping):
+        new: Any = copy.copy(data)
+        for k, v in data.items():
+            new[k] = mapped(v, fn)
+        return new
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return dataclasses.replace(
+            data, **{f.name: mapped(getattr(data, f.name), fn) for f in dataclasses.fields(data) if f.init}
+        )
+    return data
+
+
+def leaves(data: Any) -> list[Tensor]:
+    """The tensors with a first dimension inside `data`, in order."""
+    found: list[Tensor] = []
+
+    def see(t: Tensor) -> Tensor:
+        if t.ndim:
+            found.append(t)
+        return t
+
+    mapped(data, see)
+    return found
+
+
+def count(data: Any) -> int:
+    """How many examples the probe holds. Raises `BadOption` where its tensors do not share a first dimension."""
+    sizes = {t.shape[0] for t in leaves(data)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise BadOption(
+            f"the probe cannot be taken apart into examples: the first dimensions of its tensors are {sorted(sizes)}; "
+            "record with a probe whose tensors all have one row per example"
+        )
+    return sizes.pop()
+
+
+def rows(data: Any, start: int, stop: int) -> Any:
+    """Examples `start` to `stop` of the probe, as a batch."""
+    return mapped(data, lambda t: t[start:stop] if t.ndim else t)
+
+
+def row(data: Any, example: int) -> Any:
+    """One example of the probe, as a batch of one. Raises `BadOption` for one that is not there."""
+    n = count(data)
+    if isinstance(example, bool) or not isinstance(example, int) or not 0 <= example < n:
+        raise BadOption(f"the probe has examples 0 to {n - 1}, not {example!r}")
+    return rows(data, example, example + 1)
+
+
+# ---------------------------------------------------------------- plain numbers
+
+
+def num(x: Any) -> float | None:
+    """A number with 5 significant digits; None where it is not finite.
+
+    >>> num(0.123456789), num(float("nan"))
+    (0.12346, None)
+    """
+    x = float(x.detach() if isinstance(x, Tensor) else x)
+    return float(f"{x:.5g}") if isfinite(x) else None
+
+
+def nums(x: Tensor) -> list[Any]:
+    """A tensor as nested lists of such numbers."""
+
+    def walk(v: Any) -> Any:
+        return [walk(i) for i in v] if isinstance(v, list) else num(v)
+
+    return walk(x.detach().double().cpu().tolist())
+
+
+def real(x: Tensor) -> Tensor:
+    """Detached, real, in float: what can be drawn."""
+    x = x.detach()
+    return (x.abs() if x.is_complex() else x).float()
+
+
+def moments(x: Tensor) -> dict[str, float | None]:
+    """Mean, standard deviation (over all entries, not a sample), smallest and largest."""
+    x = real(x)
+    if not x.numel():
+        return dict.fromkeys(("mean", "std", "min", "max"))
+    return {"mean": num(x.mean()), "std": num(x.std(correction=0)), "min": num(x.min()), "max": num(x.max())}
+
+
+def picture(x: Tensor, *, side: int = SIDE) -> tuple[list[list[float | None]], bool]:
+    """A tensor as rows of numbers, at most `side` x `side`, and whether it was mean-pooled to fit.
+
+    More than two dimensions are stacked: all but the last become rows.
+
+    >>> picture(Tensor([1.0, 3.0]), side=1)
+    ([[2.0]], True)
+    """
+    x = real(x)
+    flat = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
+    size = (min(flat.shape[0], side), min(flat.shape[1], side))
+    pooled = size != tuple(flat.shape)
+    return nums(adaptive_avg_pool2d(flat[None], size)[0] if pooled else flat), pooled
+
+
+def mean_err(x: Tensor) -> dict[str, float | None]:
+    """Mean over the entries and its standard error; no error from fewer than two."""
+    x = x.detach().double()
+    err = num(x.std() / len(x) ** 0.5) if len(x) > 1 else None
+    return {"value": num(x.mean()) if len(x) else None, "err": err}
+
+
+def tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a module's output with the item by which a `Site` finds each ("" for a lone tensor)."""
+    if isinstance(value, Tensor):
+        yield "", value
+    elif isinstance(value, Mapping):
+        yield from ((str(k), v) for k, v in value.items() if isinstance(v, Tensor) and str(k).isidentifier())
+    elif isinstance(value, tuple | list):
+        yield from ((str(i), v) for i, v in enumerate(value) if isinstance(v, Tensor))
