@@ -9,17 +9,19 @@ OUT ?= runs/demo
 # the CPU build of torch, unless one is importable already; a folder or index in PIP_* settings is honoured by pip itself
 TORCH ?= torch==2.13.0
 
-.PHONY: setup demo test test-slow lint docs clean
+.PHONY: setup pages demo test test-slow lint docs clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml hatch_build.py $(shell find ui -name node_modules -prune -o -type f -print 2>/dev/null)
 	@if [ -z "$(PYTHON)" ]; then echo "Strobe needs Python 3.11 or newer on the PATH (Debian: apt-get install python3 python3-venv)"; exit 1; fi
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python -m venv failed; on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python scripts/install_torch.py "$(TORCH)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
+
+pages: setup  # .ready depends on what is in ui/
 
 demo: setup
 	$(BIN)/strobe demo --scale $(SCALE) --out $(OUT)
@@ -40,4 +42,4 @@ docs: setup
 	$(BIN)/zensical build --clean
 
 clean:
-	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) ui/node_modules strobe/app/static site .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -4,9 +4,11 @@ Exit codes: 0 done, 1 done and the answer is no (not bit-equal, damage found, a 
 """
 
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -35,9 +37,9 @@ def main() -> None:
     except StrobeError as e:
         fail(str(e))
     except ModuleNotFoundError as e:
-        if e.name not in ("torch", "matplotlib", "tokenizers", "scipy", "safetensors", "fastapi", "uvicorn"):
+        if e.name not in ("torch", "matplotlib", "tokenizers", "scipy", "safetensors", "fastapi", "uvicorn", "mcp"):
             raise
-        extra = {"matplotlib": "report", "fastapi": "serve", "uvicorn": "serve"}.get(e.name, "demo")
+        extra = {"matplotlib": "report", "fastapi": "serve", "uvicorn": "serve", "mcp": "mcp"}.get(e.name, "demo")
         fail(str(e) if len(str(e)) > 60 else f"this command needs {e.name}: pip install 'strobe[{extra}]'")
 
 
@@ -90,10 +92,14 @@ def demo(
     scale: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
     seed: int = 0,
     threads: Threads = 1,
+    pages: Annotated[
+        bool | None, typer.Option("--serve/--no-serve", help="Show the run live; by default in a terminal.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A small transformer learns real text while Strobe records, predicts, measures, replays and forks it."""
-    _study("first_stages", out, scale, seed, threads, as_json)
+    show_pages = (sys.stdout.isatty() and not as_json) if pages is None else pages
+    _study("first_stages", out, scale, seed, threads, as_json, pages=show_pages)
 
 
 @app.command(rich_help_panel=START)
@@ -131,6 +137,19 @@ def serve(
 
 
 @app.command(rich_help_panel=START)
+def mcp(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS_DIR]", help="A folder of runs, or one run.")] = Path("runs"),
+    allow_control: Annotated[bool, typer.Option(help="Let the agent pause, set, rewind, stop and fork.")] = False,
+) -> None:
+    """The agent interface (Model Context Protocol over stdio): reading tools, and levers if you allow them."""
+    if not runs.is_dir():
+        raise BadOption(f"there is no folder {runs}; record a run into it first, or make it: mkdir -p {runs}")
+    from strobe.app.agent import make_server
+
+    make_server(runs, allow_control=allow_control).run("stdio")
+
+
+@app.command(rich_help_panel=START)
 def run(
     study: Annotated[str, typer.Argument(help="A study of the catalogue, or pkg.mod:fn.")],
     scale: Annotated[str, typer.Option(help="tiny (seconds), small (minutes) or full.")] = "small",
@@ -143,9 +162,7 @@ def run(
     _study(study, out or Path("runs") / study.rpartition(":")[2], scale, seed, threads, as_json)
 
 
-def _study(name: str, out: Path, scale: str, seed: int, threads: int, as_json: bool) -> None:
-    from strobe.app.progress import Bars
-    from strobe.app.report import write_report
+def _study(name: str, out: Path, scale: str, seed: int, threads: int, as_json: bool, *, pages: bool = False) -> None:
     from strobe.core.catalogue import lookup
     from strobe.runs.directory import free_name
 
@@ -155,7 +172,31 @@ def _study(name: str, out: Path, scale: str, seed: int, threads: int, as_json: b
     if out.exists() and any(out.iterdir()):
         taken, out = out, free_name(out)
         print(f"{taken} holds an earlier result; writing to {out}", file=sys.stderr)
+    with _beside(out) if pages else nullcontext() as server:
+        _run_study(function, out, scale, seed, threads, as_json)
+        if server is not None:
+            print("\nThe pages stay open; Ctrl-C ends them.", file=sys.stderr)
+            with suppress(KeyboardInterrupt):
+                server.wait()
+
+
+@contextmanager
+def _beside(runs: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`strobe serve` in a process of its own, so that the training does not notice it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    server = subprocess.Popen([sys.executable, "-m", "strobe.app.cli", "serve", str(runs), "--port", "0"])
+    try:
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _run_study(function: Any, out: Path, scale: str, seed: int, threads: int, as_json: bool) -> None:
     import torch
+
+    from strobe.app.progress import Bars
+    from strobe.app.report import write_report
 
     torch.set_num_threads(threads)  # two were up to 129 times slower than one while the other core was busy
     began = time.monotonic()

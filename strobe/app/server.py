@@ -146,7 +146,7 @@ def _reads(app: FastAPI) -> None:
     def run(id: Id) -> dict[str, Any]:
         """One run: its series, snapshots, controls, lineage, and what to draw."""
         with feed.lock:
-            return _run_page(feed, feed.run(id))
+            return run_page(feed, feed.run(id))
 
     @app.get("/api/runs/{id}/series")
     def series(
@@ -228,7 +228,8 @@ def _reads(app: FastAPI) -> None:
         return found
 
 
-def _run_page(feed: Feed, run: Run) -> dict[str, Any]:
+def run_page(feed: Feed, run: Run) -> dict[str, Any]:
+    """All that the page of one run starts from."""
     index = run.index
     counts = index.counts()
     older = run
