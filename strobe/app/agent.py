@@ -11,9 +11,10 @@ from typing import Any
 from mcp.server.fastmcp import FastMCP
 from mcp.server.fastmcp.exceptions import ToolError
 
+from strobe.app.acts import safe_edit
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
-from strobe.app.server import run_page, safe_edit
+from strobe.app.reads import run_page
 from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import StrobeError
 from strobe.runs.control import send

@@ -10,6 +10,8 @@ import numpy as np
 from strobe.app.report import number, verdicts
 from strobe.runs.run import Run
 
+PROMPT = ">" * 3  # of an example in a docstring
+
 
 def laws_of(run: Run) -> list[dict[str, Any]]:
     """One row a sealed prediction, in the order they were sealed, with its verdict where there is one."""
@@ -58,7 +60,7 @@ def _formula(law: str) -> str:
     doc = next((ast.get_docstring(n) or "" for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), "")
     block: list[str] = []
     for line in doc.splitlines():
-        if line.startswith("    ") and line.strip() and not line.strip().startswith(">>>"):
+        if line.startswith("    ") and line.strip() and not line.strip().startswith(PROMPT):
             block.append(line.strip())
         elif block:
             break

@@ -21,9 +21,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.testclient import TestClient
 
 import strobe
+from strobe.app.acts import safe_edit
 from strobe.app.feed import Deltas, Feed, thinned
 from strobe.app.guard import BODY
-from strobe.app.server import make_app, safe_edit
+from strobe.app.server import make_app
 from strobe.core.errors import StrobeError
 from strobe.runs.directory import StrobeWarning
 from strobe.runs.replay import replay
