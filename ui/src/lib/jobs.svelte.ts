@@ -1,0 +1,57 @@
+/** Forks on their way: a worker process trains the branch; we ask how far it is. */
+import { get, post } from './api'
+import { notice } from './notice.svelte'
+import type { Job } from './types'
+
+export interface Fork { job: string; parent: string; step: number; until: number | null; edits: string[]; now: Job }
+
+class Jobs {
+  list = $state.raw<Fork[]>([])
+
+  async fork(parent: string, step: number, edits: unknown[], until: number | null, name: string, done?: () => void): Promise<boolean> {
+    const body: Record<string, unknown> = { step, edits }
+    if (until !== null) body.until = until
+    if (name) body.name = name
+    try {
+      const { job } = await post<{ job: string }>(`/runs/${parent}/fork`, body)
+      const texts = edits.map((e) => (typeof e === 'string' ? e : describe(e)))
+      this.list = [{ job, parent, step, until, edits: texts, now: { job, state: 'running', step: null, run: null, error: '' } }, ...this.list]
+      notice.say(`Fork at step ${step} started`)
+      this.#follow(job, done)
+      return true
+    } catch (e) {
+      notice.fail(e)
+      return false
+    }
+  }
+
+  #follow(job: string, done?: () => void): void {
+    let known = false
+    const ask = async () => {
+      let now: Job
+      try {
+        now = await get<Job>(`/jobs/${job}`)
+      } catch (e) {
+        now = { job, state: 'failed', step: null, run: null, error: e instanceof Error ? e.message : String(e) }
+      }
+      this.list = this.list.map((f) => (f.job === job ? { ...f, now } : f))
+      if (now.run && !known) {
+        known = true
+        done?.() // the branch exists: its traces can be drawn while it trains
+      }
+      if (now.state === 'running') setTimeout(() => void ask(), 500)
+      else {
+        notice.say(now.state === 'done' ? 'The branch has finished' : `The fork failed: ${now.error}`)
+        done?.()
+      }
+    }
+    void ask()
+  }
+}
+
+function describe(edit: unknown): string {
+  const e = edit as { act?: string; weights?: Record<string, number> }
+  return e.act === 'examples' ? `${Object.keys(e.weights ?? {}).length} examples re-weighted` : JSON.stringify(edit)
+}
+
+export const jobs = new Jobs()
