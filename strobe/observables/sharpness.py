@@ -135,11 +135,16 @@ class SharpnessTracker:
         self.since += 1
         known = self.basis if self.basis is not None and len(self.basis) == dim else None
         width = 0 if known is None else known.shape[1]
-        turning = width > k and self.since < self.proof
-        trust, patience = (self.trust, width + TURNS) if turning else (None, None)
-        got = _solve(
-            snap, k, tol / 2 if turning else tol, missed, max_hvps, known, seed, GUARDS[1], None, trust, patience
-        )
+        turning, crowded = width > k and self.since < self.proof, width == k + GUARDS[1]
+        got: Eigenpairs | None = None
+        spent = 0
+        if turning:  # among many copies of one value a probe finds the next for long: there give up, and begin anew
+            most, patience = (width + TURNS, None) if crowded else (max_hvps, width + TURNS)
+            got = _solve(snap, k, tol / 2, missed, most, known, seed, GUARDS[1], None, self.trust, patience)
+            if crowded and not bool(got.converged.all()):
+                got, spent, turning = None, got.matvecs, False
+        if got is None:
+            got = _solve(snap, k, tol, missed, max_hvps, None, seed, GUARDS[1], None)
         rest = got.ritz / max(abs(float(got.values[0])), 1e-300)
         if got.missed < 1 or not turning:
             near = int((got.ritz[k:] > CLOSE * got.ritz[k - 1]).sum())
@@ -149,7 +154,7 @@ class SharpnessTracker:
             width -= 1
             self.trust = max(self.trust, float(rest[width]))
         self.basis = got.basis[:, :width]
-        honest = replace(got, errors=got.errors * (2 if self.since else 1))
+        honest = replace(got, matvecs=got.matvecs + spent, errors=got.errors * (2 if self.since else 1))
         return _reading(honest, k, tol, "loss/θ²")
 
 
