@@ -20,7 +20,7 @@ from strobe.app.look_dose import dose
 from strobe.app.look_examples import MOST, PerExample, examples
 from strobe.app.look_language import shown, tokens
 from strobe.app.look_layers import attention, head_sites, lens
-from strobe.app.look_parts import Kit, count, kit_of, moments, num, picture, real, tensors
+from strobe.app.look_parts import Kit, examples_in, kit_of, moments, num, picture, real, tensors
 from strobe.core.errors import BadOption, NameNotFound, SiteNotFound, near
 from strobe.core.site import Site
 from strobe.core.snapshot import Snapshot
@@ -61,7 +61,7 @@ def modules(snap: Snapshot, kit: Kit) -> dict[str, Any]:
             "modules": [_module(path, m, sites.get(path, {}), grads) for path, m in named.items()],
             "total": sum(p.numel() for p in model.parameters()),
             "language": language,
-            "examples": _count(snap),
+            "examples": examples_in(snap.data),
             "heads": head_sites(trace) if trace else [],
             "loss": {"value": num(loss), "err": _loss_err(snap, float(loss.detach()))},
         }
@@ -117,20 +117,13 @@ def _one(snap: Snapshot, kit: Kit) -> tuple[Any, bool]:
         return None, False
 
 
-def _count(snap: Snapshot) -> int:
-    try:
-        return count(snap.data)
-    except BadOption:
-        return 0
-
-
 def _loss_err(snap: Snapshot, loss: float) -> float | None:
     try:
         each = PerExample(snap, MOST).first
     except (BadOption, RuntimeError, TypeError, ValueError, IndexError):
         return None
     n, near_to = len(each), 1e-3 * max(abs(loss), 1e-9)
-    if n < 2 or n < count(snap.data):
+    if n < 2 or n < examples_in(snap.data):
         return None
     spread = float(each.std()) * n**0.5
     if abs(float(each.mean()) - loss) <= near_to:
@@ -152,7 +145,7 @@ def activation(
     if at.part == "param":
         return parameter(snap, kit, site=site)
     at.module(snap.model)  # a module that is not there is said before anything runs
-    with shown(snap, kit, text, example) as seen, tap(snap.model, [at]) as got:
+    with shown(snap, kit, text, example, whole=True) as seen, tap(snap.model, [at]) as got:
         seen.again()
         x = got[str(at)]
         inner = x[0] if x.ndim and x.shape[0] == 1 else x

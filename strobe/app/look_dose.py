@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from strobe.app.look_examples import PerExample
 from strobe.app.look_language import best, shown
-from strobe.app.look_parts import Kit, count, mean_err, num, rows, tensors
+from strobe.app.look_parts import Kit, mean_err, num, tensors
 from strobe.core.catalogue import load, lookup
 from strobe.core.errors import BadOption
 from strobe.core.site import Site
@@ -47,9 +47,9 @@ def dose(
     make = _maker(edit)
     edits = [_edit(make, edit == "scale", d) for d in levels]
     with snap.quiet():
-        losses = PerExample(snap, min(DOSED, count(snap.data)))
+        losses = PerExample(snap, DOSED)
         base = losses.first
-        control = [_random(_shapes(snap, at), seed * DRAWS + k) for k in range(DRAWS)]
+        control = [_random(_shapes(snap, at, losses), seed * DRAWS + k) for k in range(DRAWS)]
         mean, err, wild = [], [], {0.0: torch.stack([base] * DRAWS)}
         sizes = [abs(d - 1) if edit == "scale" else abs(d) for d in levels]  # of the change, in units of the full one
         for size, fn in zip(sizes, edits, strict=True):
@@ -84,7 +84,11 @@ def _doses(doses: Any) -> list[float]:
 
 def _maker(name: str) -> Callable[..., Edit]:
     known = {"scale": "strobe.edits.scale:scale", "ablate": "strobe.edits.ablate:ablate"}
-    return load(known[name]) if name in known else lookup(name, "edit")  # which reads the whole catalogue
+    if name in known:
+        return load(known[name])
+    if ":" in name:  # what a page asks for is looked up, never imported
+        raise BadOption(f"a look takes an edit of the catalogue by its name, not an import path: {name!r}")
+    return lookup(name, "edit")  # reads the whole catalogue
 
 
 def _edit(make: Callable[..., Edit], scales: bool, d: float) -> Edit | None:
@@ -113,16 +117,16 @@ def _control_err(draws: Tensor, base: Tensor) -> float | None:
     return num((over_examples**2 + draws.mean(1).var() / len(draws)).sqrt())
 
 
-def _shapes(snap: Snapshot, at: Site) -> set[tuple[int, ...]]:
+def _shapes(snap: Snapshot, at: Site, losses: PerExample) -> set[tuple[int, ...]]:
     """The shapes that the site has with a batch of one. Raises `SiteNotFound` where no forward pass reaches it."""
     with tap(snap.model, [at]) as got:
-        snap.loss(snap.model, rows(snap.data, 0, 1))
+        snap.loss(snap.model, losses.one(0))
         return {tuple(x.shape) for x in got.every.get(str(at), [got[str(at)]])}
 
 
 def _random(shapes: set[tuple[int, ...]], seed: int) -> Callable[[Edit], Edit]:
     """From an edit, one that moves as far in a random direction."""
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator().manual_seed(0x57B0BE + seed)  # far from 0, with which somebody may have drawn the weights
     ways = {shape: torch.randn(shape, generator=g) for shape in sorted(shapes)}
 
     def instead(fn: Edit) -> Edit:
@@ -140,7 +144,7 @@ def _random(shapes: set[tuple[int, ...]], seed: int) -> Callable[[Edit], Edit]:
 def _outputs(
     snap: Snapshot, kit: Kit, at: Site, levels: list[float], edits: list[Edit | None], text: str | None, example: int
 ) -> list[dict[str, Any]] | None:
-    with shown(snap, kit, text, example) as seen:
+    with shown(snap, kit, text, example, whole=True) as seen:
         found = []
         for d, fn in zip(levels, edits, strict=True):
             with patch(snap.model, {} if fn is None else {at: fn}), Final(snap.model) as said:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from strobe.app.look_language import best, shown
-from strobe.app.look_parts import Kit, count, leaves, mapped, mean_err, num, nums, real, rows, tensors
+from strobe.app.look_parts import Kit, count, examples_in, leaves, mapped, mean_err, num, nums, real, rows, tensors
 from strobe.app.look_trace import Trace
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
@@ -22,12 +22,21 @@ class PerExample:
     """The loss of each of the first `n` examples, for any loss: `first` as the model is, by a call as it is then; (n,).
 
     All at once by `torch.func.vmap` where that agrees with one at a time on the first and last example (to 1 part in
-    10,000), else (a loss that branches on its data, say) one at a time: `how` says which.
+    10,000), else (a loss that branches on its data, say) one at a time: `how` says which. A probe that cannot be taken
+    apart is one example: "whole".
     """
 
     def __init__(self, snap: Snapshot, n: int) -> None:
-        self.snap, self.n, self.how = snap, min(n, count(snap.data)), "vmap"
+        self.snap, self.n, self.how = (
+            snap,
+            min(n, examples_in(snap.data)),
+            "vmap" if examples_in(snap.data) else "whole",
+        )
+        self.data = rows(snap.data, 0, self.n) if self.n else snap.data
         with snap.quiet():
+            if not self.n:
+                self.first = self._alone(0)[None]
+                return
             ends = sorted({0, self.n - 1})
             alone = torch.stack([self._alone(i) for i in ends])
             try:
@@ -43,16 +52,20 @@ class PerExample:
         with self.snap.quiet():
             if self.how == "vmap":
                 return self._together()
-            return torch.stack([self._alone(i) for i in range(self.n)])
+            return torch.stack([self._alone(i) for i in range(max(self.n, 1))])
+
+    def one(self, i: int) -> Any:
+        """Example `i` as a batch of one."""
+        return rows(self.data, i, i + 1) if self.n else self.data
 
     def _alone(self, i: int) -> Tensor:
-        loss = self.snap.loss(self.snap.model, rows(self.snap.data, i, i + 1))
+        loss = self.snap.loss(self.snap.model, self.one(i))
         if loss.ndim:
             raise BadOption(f"the loss of one example has shape {tuple(loss.shape)}; a look needs a single number")
         return loss.detach().double()
 
     def _together(self) -> Tensor:
-        data = rows(self.snap.data, 0, self.n)
+        data = self.data
 
         def one(*parts: Tensor) -> Tensor:
             each = iter(parts)
@@ -72,9 +85,10 @@ def examples(snap: Snapshot, kit: Kit) -> dict[str, Any]:
     `mean.err` is the standard error over examples. `label`: the integer of the example under which the model's
     cross-entropy is its loss; `prediction`: the class or next token that the model holds likeliest, with p.
     """
+    total = count(snap.data)  # raises where there are none
     each = PerExample(snap, MOST)
     losses, n = each.first, each.n
-    with snap.quiet() as model, shown(snap, kit) as seen, torch.no_grad():
+    with snap.quiet() as model, shown(snap, kit) as seen:
         if seen.logits is not None:
             inputs, labels = _texts(snap, kit, n), _labels(snap, kit, None, losses)
             said = _next_tokens(snap, kit, n, len(seen.logits)) or [None] * n
@@ -98,7 +112,7 @@ def examples(snap: Snapshot, kit: Kit) -> dict[str, Any]:
         }
         for i in range(n)
     ]
-    return {"rows": found, "mean": mean_err(losses), "n": count(snap.data), "how": each.how}
+    return {"rows": found, "mean": mean_err(losses), "n": total, "how": each.how}
 
 
 def _ids(data: Any, n: int) -> Tensor:
@@ -119,7 +133,7 @@ def _next_tokens(snap: Snapshot, kit: Kit, n: int, fed: int) -> list[Any] | None
     root = trace.root()
     said = [getattr(root.out, "logits", None), *(t for _, t in tensors(root.out))] if root else []
     logits = next((x for x in said if isinstance(x, Tensor) and x.ndim == 3 and x.shape[:2] == (n, fed)), None)
-    return None if logits is None else [top[0] for top in best(kit, logits[:, -1], 1)]
+    return None if logits is None else [top[0] for top in best(kit, logits[:, -1].detach(), 1)]
 
 
 def _labels(snap: Snapshot, kit: Kit, out: Tensor | None, losses: Tensor) -> list[str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strobe.app.look_parts import Kit, leaves, mean_err, num, nums, row, tensors
+from strobe.app.look_parts import Kit, examples_in, leaves, mean_err, num, nums, row, tensors
 from strobe.app.look_trace import Call, Trace
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
@@ -46,10 +46,16 @@ class Shown:
 
 
 @contextmanager
-def shown(snap: Snapshot, kit: Kit, text: str | None = None, example: int = 0) -> Iterator[Shown]:
-    """Run one example of the probe, or a text, inside `snap.quiet()`. Raises `BadOption` for what is not there."""
+def shown(
+    snap: Snapshot, kit: Kit, text: str | None = None, example: int = 0, *, whole: bool = False
+) -> Iterator[Shown]:
+    """Run one example of the probe, or a text, inside `snap.quiet()`. Raises `BadOption` for what is not there.
+
+    With `whole`, a probe that cannot be taken apart into examples is run as it is.
+    """
     with snap.quiet() as model:
-        data = row(snap.data, 0 if text is not None else example)
+        at_once = whole and not examples_in(snap.data)
+        data = snap.data if at_once else row(snap.data, 0 if text is not None else example)
         with Trace(model) as trace:
             loss = snap.loss(model, data)
         found = _language(trace)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,24 +20,27 @@ def attention_layers(trace: Trace) -> list[Made]:
 
     A module that outputs a pattern names it by its site; otherwise it is the module in which the softmax ran.
     """
+    averaged = {(m.path, 3) for m in trace.patterns if m.how == "multi_head_attention"}  # over heads, in its output
     made = [
         Made(call.at, f"{call.path}:out.{item}" if item else call.path, "output", x.detach())
         for call in trace.calls
         for item, x in tensors(call.out)
-        if _is_pattern(x)
+        if _is_pattern(x, 2) and (call.path, x.ndim) not in averaged
     ]
-    made += [m for m in trace.patterns if _is_pattern(m.out)]
     found: list[Made] = []
-    for m in made:
-        if not any(m.out.shape == f.out.shape and torch.equal(m.out, f.out) for f in found):
+    for m in made + [m for m in trace.patterns if _is_pattern(m.out, 1)]:
+        twin = next((i for i, f in enumerate(found) if _same(m.out, f.out)), None)
+        if twin is None:
             found.append(m)
+        else:  # the name of the first, the place of the last
+            found[twin] = replace(found[twin], at=max(m.at, found[twin].at))
     found.sort(key=lambda m: m.at)
     return [Made(m.at, m.path, m.how, m.out[0] if m.out.ndim == 4 else m.out) for m in found]
 
 
-def _is_pattern(x: Tensor) -> bool:
+def _is_pattern(x: Tensor, least: int = 2) -> bool:
     """(1, H, T, T) or (H, T, T), not negative, rows that sum to 1 (a row that was masked whole does not count)."""
-    if x.ndim not in (3, 4) or not x.is_floating_point() or x.shape[-1] != x.shape[-2] or x.shape[-1] < 2:
+    if x.ndim not in (3, 4) or not x.is_floating_point() or x.shape[-1] != x.shape[-2] or x.shape[-1] < least:
         return False
     if x.ndim == 4 and x.shape[0] != 1:
         return False
@@ -98,7 +102,7 @@ def _template(m: Made, holder: str, heads: int, inside: list[Call]) -> str | Non
             return f"{c.path}@1[{{}}]"
     if m.how == "multi_head_attention":
         return f"{holder}.out_proj:param.weight/{heads}[{{}}]".lstrip(".")
-    for c in inside:
+    for c in reversed(inside) if ":" in m.path else inside:
         x, weight = c.given(), getattr(c.module, "weight", None)
         flat = x is not None and x.ndim == 3 and x.shape[:2] == (1, size) and x.shape[2] % heads == 0
         if flat and isinstance(weight, Tensor) and weight.ndim == 2:
@@ -115,7 +119,8 @@ def lens(snap: Snapshot, kit: Kit, *, text: str | None = None, example: int = 0,
         logits_l = U norm(x_l);  the loss of a row is that of these logits, in nats per token
 
     The unembedding is the matrix product whose output is the logits, the norm the module whose output is its input;
-    the rows are the input of the first block and the output of each. Ref: nostalgebraist 2020, the logit lens.
+    the rows are the input of the first block, the output of each, and what the norm is given where that is none of
+    them: the last row is always the model's own output. Ref: nostalgebraist 2020, the logit lens.
     Regime: a model whose blocks write to one stream; early rows are read in the last layer's basis, which they need
     not use. `exact`: the unembedding's output is the model's own logits (no soft cap or scale comes after it).
     """
@@ -124,8 +129,10 @@ def lens(snap: Snapshot, kit: Kit, *, text: str | None = None, example: int = 0,
         ids, logits = seen.language()
         trace = seen.trace
         unembed = _unembedding(trace, logits)
-        path, norm = _norm(trace, unembed)
-        stream = _stream(trace, unembed.given, path)  # type: ignore[arg-type]
+        path, norm, last = _norm(trace, unembed)
+        stream = _stream(trace, last, path)
+        if not stream or not _same(stream[-1][1], last):
+            stream.append((f"{path or unembed.path}:in", last))
         found = []
         for site, x in stream:
             out = unembed.again(norm(x))[0]  # type: ignore[misc]
@@ -155,15 +162,19 @@ def _unembedding(trace: Trace, logits: Tensor) -> Made:
     return (exact or fits)[-1]
 
 
-def _norm(trace: Trace, unembed: Made) -> tuple[str | None, Callable[[Tensor], Tensor]]:
-    """The last norm: what made the unembedding's input, if that was a norm outside of any block."""
+def _norm(trace: Trace, unembed: Made) -> tuple[str | None, Callable[[Tensor], Tensor], Tensor]:
+    """The last norm, what made the unembedding's input, if that was a norm outside of any block; and what it was given."""
     x = unembed.given
     assert x is not None
     makers = [c for c in trace.calls if (y := c.first()) is not None and _same(y, x)]
     if makers and _is_norm(makers[0].module, x.shape[-1]) and not _in_block(trace, makers[0].path, x.shape):
-        return makers[0].path, makers[0].module
+        given = makers[0].given()
+        if given is not None:
+            return makers[0].path, makers[0].module, given
     made = next((m for m in trace.norms if m.out is x and not makers), None)
-    return (made.how, made.again) if made and made.again else (None, lambda h: h)
+    if made and made.again and made.given is not None:
+        return made.how, made.again, made.given
+    return None, lambda h: h, x
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -119,6 +119,14 @@ def count(data: Any) -> int:
     return sizes.pop()
 
 
+def examples_in(data: Any) -> int:
+    """The same, 0 where it cannot be taken apart."""
+    try:
+        return count(data)
+    except BadOption:
+        return 0
+
+
 def rows(data: Any, start: int, stop: int) -> Any:
     """Examples `start` to `stop` of the probe, as a batch."""
     return mapped(data, lambda t: t[start:stop] if t.ndim else t)
