@@ -16,7 +16,7 @@ from strobe.core.site import Site
 from strobe.core.snapshot import Snapshot
 from strobe.core.tap import Edit, patch, tap
 
-DOSED = 16  # examples behind a dose-response curve: 21 passes over them take 0.3 s on the demo's model
+DOSED = 12  # examples behind a dose-response curve: at most 33 passes, 0.3 s on the demo's model (chunks of 8 and 4)
 DRAWS = 3  # of the random control
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
@@ -37,7 +37,7 @@ def dose(
         scale: x ← d·x (d = 1 changes nothing);   another edit e: x ← x + d·(e(x) − x) (d = 0 changes nothing, 1 is e)
         control: x ← x + r·‖edit(x) − x‖/‖r‖ along the last dimension, r Gaussian, the same for every dose
 
-    Err: standard error over the first 16 examples of the paired difference from the unedited model; of the control, with
+    Err: standard error over the first 12 examples of the paired difference from the unedited model; of the control, with
     the spread of its 3 draws added in quadrature. `outputs`: what is likeliest after the text or example, at each dose.
     Cost: a pass over the examples for each dose, and 3 for each distinct size of change. Raises `SiteNotFound` with near misses.
     """
