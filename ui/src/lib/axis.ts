@@ -6,7 +6,7 @@ export const toX = (step: number, log: boolean) => (log ? Math.log10(1 + Math.ma
 export const fromX = (x: number, log: boolean) => (log ? 10 ** x - 1 : x)
 
 /** Round steps to put ticks at. */
-export function ticks(low: number, high: number, log: boolean, most = 8): number[] {
+export function ticks(low: number, high: number, log: boolean, most = 8, least = 0): number[] {
   const out: number[] = []
   if (log && high > 10 * (low + 1)) {
     if (low <= 0) out.push(0)
@@ -17,7 +17,7 @@ export function ticks(low: number, high: number, log: boolean, most = 8): number
   }
   const raw = Math.max((high - low) / most, 1e-9)
   const p = 10 ** Math.floor(Math.log10(raw))
-  const unit = [1, 2, 5, 10].find((m) => m * p >= raw)! * p
+  const unit = Math.max([1, 2, 5, 10].find((m) => m * p >= raw)! * p, least)
   for (let v = Math.ceil(low / unit) * unit; v <= high + unit * 1e-6; v += unit) out.push(v)
   return out
 }

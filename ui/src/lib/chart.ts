@@ -35,7 +35,7 @@ export function axes(xlog: boolean, ylog: boolean, showX: boolean, stepX = true)
       ...common,
       size: showX ? 26 : 0,
       gap: 3,
-      splits: (_u, _i, low, high) => ticks(fromX(low, xlog), fromX(high, xlog), xlog).map((s) => (xlog ? Math.log10(1 + s) : s)),
+      splits: (_u, _i, low, high) => ticks(fromX(low, xlog), fromX(high, xlog), xlog, 8, stepX ? 1 : 0).map((s) => (xlog ? Math.log10(1 + s) : s)),
       values: (_u, at) => at.map((x) => (showX ? (stepX ? stepText(fromX(x, xlog)) : num(x, 3)) : '')),
     },
     {

@@ -6,7 +6,7 @@ export function num(v: unknown, digits = 4): string {
   if (v === 0) return '0'
   const a = Math.abs(v)
   if (Number.isInteger(v) && a < 1e7) return String(v)
-  if (a >= 1e5 || a < 1e-3) return v.toExponential(Math.max(digits - 2, 1)).replace('e+', 'e')
+  if (a >= 1e5 || a < 1e-3) return v.toExponential(Math.max(digits - 2, 1)).replace(/\.?0+e/, 'e').replace('e+', 'e')
   return String(Number(v.toPrecision(digits)))
 }
 

@@ -12,6 +12,7 @@ const SHOWN = 6 // branches drawn unless the person chooses: more than this is a
 
 export class RunState {
   detail = $state.raw<RunDetail | null>(null)
+  missing = $state(false)
   events = $state.raw<Ev[]>([])
   stages = $state.raw<Stages | null>(null)
   laws = $state.raw<Law[]>([])
@@ -51,7 +52,7 @@ export class RunState {
 
   async open(): Promise<void> {
     await this.refresh()
-    await Promise.all([this.readEvents(), this.readLaws(), this.readStages(), this.draw()])
+    if (this.detail) await Promise.all([this.readEvents(), this.readLaws(), this.readStages(), this.draw()])
   }
 
   async refresh(): Promise<void> {
@@ -62,6 +63,7 @@ export class RunState {
       if (!this.#close || ids !== before?.branches.map((b) => b.id).join()) this.#connect()
       if (before && before.series.length !== this.detail.series.length) this.redraw()
     } catch (e) {
+      this.missing = !this.detail
       notice.fail(e)
     }
   }
@@ -204,11 +206,19 @@ export class RunState {
   }
 }
 
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
 /** The panels the run declares; else, or when the address names series, one panel for each. */
 function choose(detail: RunDetail, asked: string): Panel[] {
   const bare = (name: string): Panel => ({ title: name, series: [name], unit: '', log: false, labels: {}, lines: [], curves: [], note: '' })
-  const names = asked.split(',').filter(Boolean)
-  if (names.length) return names.map((n) => detail.panels.find((p) => p.title === n || p.series.includes(n)) ?? bare(n))
+  const names = asked.split(',').filter(Boolean).map(decode)
+  if (names.length) return names.map((n) => (detail.panels.find((p) => p.title === n) ?? detail.panels.find((p) => p.series.length === 1 && p.series[0] === n)) ?? bare(n))
   if (detail.panels.length) return detail.panels
   return [...detail.series.map((s) => s.name), ...detail.arrays].slice(0, 8).map(bare)
 }

@@ -1,4 +1,5 @@
-/** Server-sent events. The browser reconnects by itself (with Last-Event-ID); we only say so. */
+/** Server-sent events over one connection for the whole page: a browser allows only six to a server,
+ *  all tabs together, so a page that is hidden for a while gives its own back. */
 import { address } from './api'
 import type { Ev, Row, Traces } from './types'
 
@@ -6,7 +7,7 @@ export interface Handlers {
   points?: (run: string, series: Traces) => void
   event?: (run: string, event: Ev) => void
   row?: (row: Row) => void
-  again?: () => void // the connection was lost and is back
+  again?: () => void // the connection was lost and is back: something may have been missed
 }
 
 class Link {
@@ -14,31 +15,78 @@ class Link {
 }
 export const link = new Link()
 
+const PATIENCE = 60_000
+const listeners = new Set<{ runs: string[]; on: Handlers }>()
+let source: EventSource | null = null
+let wanted = ''
+let timer: ReturnType<typeof setTimeout> | undefined
+let away: ReturnType<typeof setTimeout> | undefined
+
 export function listen(runs: string[], on: Handlers): () => void {
-  const source = new EventSource(address('/stream', { run: runs }))
-  let lost = false
-  source.onopen = () => {
-    link.state = 'open'
-    if (lost) on.again?.()
-    lost = false
-  }
-  source.onerror = () => {
-    lost = true
-    link.state = 'lost'
-  }
-  const hear = (type: string, fn: (data: never) => void) =>
-    source.addEventListener(type, (e) => {
-      try {
-        fn(JSON.parse((e as MessageEvent).data) as never)
-      } catch {
-        /* half a message: the next delta or reconnect brings it */
-      }
-    })
-  hear('points', (d: { run: string; series: Traces }) => on.points?.(d.run, d.series))
-  hear('event', (d: { run: string; event: Ev }) => on.event?.(d.run, d.event))
-  hear('row', (d: Row) => on.row?.(d))
+  const one = { runs, on }
+  listeners.add(one)
+  renew()
   return () => {
-    source.close()
-    link.state = 'idle'
+    listeners.delete(one)
+    renew()
   }
 }
+
+function renew(): void {
+  clearTimeout(timer)
+  timer = setTimeout(() => {
+    if (!listeners.size) return shut()
+    const runs = [...new Set([...listeners].flatMap((l) => l.runs))].sort()
+    if (!source || runs.join() !== wanted) open(runs)
+  }, 30)
+}
+
+function shut(): void {
+  source?.close()
+  source = null
+  link.state = 'idle'
+}
+
+/** The old connection is closed only when the new one is open, so that nothing falls between them;
+ *  what comes twice is recognised by its step. */
+function open(runs: string[]): void {
+  const old = source
+  const mine = (source = new EventSource(address('/stream', { run: runs })))
+  wanted = runs.join()
+  let lost = false
+  mine.onopen = () => {
+    old?.close()
+    link.state = 'open'
+    if (lost) for (const l of [...listeners]) l.on.again?.()
+    lost = false
+  }
+  mine.onerror = () => {
+    old?.close()
+    if (source !== mine) return
+    lost = true
+    link.state = 'lost'
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => source === mine && open(runs), 3000) // refused, not broken: the browser would not try again
+  }
+  const hear = (type: string, tell: (l: { runs: string[]; on: Handlers }, data: never) => void) =>
+    mine.addEventListener(type, (e) => {
+      let data: never
+      try {
+        data = JSON.parse((e as MessageEvent).data) as never
+      } catch {
+        return // half a message: the next delta or reconnect brings it
+      }
+      for (const l of [...listeners]) tell(l, data)
+    })
+  hear('points', (l, d: { run: string; series: Traces }) => l.runs.includes(d.run) && l.on.points?.(d.run, d.series))
+  hear('event', (l, d: { run: string; event: Ev }) => l.runs.includes(d.run) && l.on.event?.(d.run, d.event))
+  hear('row', (l, d: Row) => l.on.row?.(d))
+}
+
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(away)
+  if (document.hidden) away = setTimeout(shut, PATIENCE)
+  else if (!source && listeners.size) {
+    renew()
+    for (const l of [...listeners]) l.on.again?.()
+  }
+})

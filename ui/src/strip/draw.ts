@@ -37,10 +37,10 @@ export function stages(u: uPlot, s: Stages | null, log: boolean): void {
 }
 
 /** Value +- one standard error. */
-export function errors(u: uPlot, t: Trace, colour: string, xlog: boolean, ylog: boolean): void {
+export function errors(u: uPlot, t: Trace, colour: string, xlog: boolean, ylog: boolean, strength = 0.2): void {
   if (!t.errs || !t.errs.some((e) => e)) return
   clipped(u, (ctx) => {
-    ctx.fillStyle = fade(colour, 0.2)
+    ctx.fillStyle = fade(colour, strength)
     const floor = u.scales.y.min ?? 0
     let upper: [number, number][] = []
     let lower: [number, number][] = []
