@@ -12,7 +12,7 @@ from strobe.app.examples_table import examples_of, one_example
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
 from strobe.app.report import panels_of
-from strobe.app.worker import Jobs
+from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import RunNotFound
 from strobe.runs import directory
 from strobe.runs.run import Run
@@ -23,7 +23,7 @@ Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Names = Annotated[list[str], Query(max_length=NAMES)]
 
 
-def add_reads(app: FastAPI, feed: Feed, jobs: Jobs) -> None:
+def add_reads(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
     """Add the reading routes."""
 
     @app.get("/api/runs")
@@ -34,6 +34,7 @@ def add_reads(app: FastAPI, feed: Feed, jobs: Jobs) -> None:
     @app.get("/api/runs/{id}")
     def run(id: Id) -> dict[str, Any]:
         """One run: its series, snapshots, controls, lineage, and what to draw."""
+        looker.warm()  # who opens a run soon looks inside
         with feed.lock:
             return run_page(feed, feed.run(id))
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
 from strobe.app.acts import add_acts
 from strobe.app.feed import Feed
@@ -30,6 +31,7 @@ def make_app(root: Path, *, token: str, hosts: set[str], cookie: str = "strobe")
     app = FastAPI(title="Strobe", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=_lifespan)
     feed, looker, jobs = Feed(root), Looker(), Jobs()
     app.state.looker = looker
+    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)  # a stream of events is left alone
     app.add_middleware(Guard, token=token, hosts={h.lower() for h in hosts}, cookie=cookie)
     for kind, status in (
         (RunNotFound, 404),
@@ -41,7 +43,7 @@ def make_app(root: Path, *, token: str, hosts: set[str], cookie: str = "strobe")
         app.add_exception_handler(kind, _says(status))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, lambda _, e: JSONResponse({"error": str(e.detail)}, e.status_code))
-    add_reads(app, feed, jobs)
+    add_reads(app, feed, jobs, looker)
     add_acts(app, feed, jobs, looker)
     add_news(app, feed)
     _pages(app)

@@ -67,6 +67,14 @@ class Looker:
         finally:
             self._lock.release()
 
+    def warm(self) -> None:
+        """Start the process, so that the first look need not wait for it; at once, without waiting."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._started()
+            finally:
+                self._lock.release()
+
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._child is None or self._child.poll() is not None:
             self.close()

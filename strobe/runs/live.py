@@ -38,6 +38,7 @@ class Live(Notes):
     _on_nan: OnNan
     _old_handler: Any
     _looped = _terminated = _stopping = False
+    _script: dict[int, list[dict[str, Any]]]
     _rewinds = 0
     _bad_step = -2
     _next_snapshot = _due = NEVER
@@ -200,6 +201,7 @@ class Live(Notes):
         facts = directory.create(
             path, entry=old.get("entry"), objects=self.objects, start=step, edits=old.get("edits", []), about=old["about"],
             parent={"run": str(self.path.resolve()), "id": old["id"], "step": step}, loop_path=old["loop_path"],
+            inherited={s: edits for s, edits in self._script.items() if s > step},
         )  # fmt: skip
         self._lock.release()
         self.path, self._lock, self.n, self._store = path, lock, step, Snapshots(path)
@@ -210,6 +212,7 @@ class Live(Notes):
         self._inbox = Inbox(path)
         self._counter, self._seen = self._inbox.counter, self._inbox.seen
         self.event("cursor", by="step")
+        self.event("controls", values={k: self.levers.get(k) for k in self.levers.names()})
         for w in self._watches:
             w.next_step = w.schedule(step)
         self._print_due = step + 1

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from strobe.core.snapshot import Snapshot
 
 
+FEW = 100_000  # bytes of journal that are sooner read again than an index file is made (25 ms on a slow disk)
+
+
 class Series:
     """One trace: steps, values, errs (0 where a value is exact), times."""
 
@@ -70,7 +73,8 @@ class Run:
 
     @cached_property
     def _index(self) -> Index:
-        return Index(self.path)
+        few = sum(p.stat().st_size for p in directory.journals(self.path)) < FEW
+        return Index(self.path, in_memory=few and not (self.path / "index.sqlite").exists())
 
     @property
     def index(self) -> Index:

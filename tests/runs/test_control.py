@@ -57,6 +57,7 @@ def test_a_live_run_obeys_and_every_command_is_in_the_journal(tmp_path: Path) ->
         assert strobe_("rewind", out, "--to", "5")[1]["outcome"] == "applied"
         branch = open_run(tmp_path / "r-b1")
         assert branch.facts["parent"]["step"] == 5
+        assert branch.events("controls")[0]["values"]["lr"] == 0.1  # what the state at step 5 had
         assert run.status == "rewound"
         assert strobe_("stop", str(branch.path))[1]["outcome"] == "applied"
         text, _ = loop.communicate(timeout=60)
