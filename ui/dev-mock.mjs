@@ -1,6 +1,6 @@
 // A server with made-up runs, for working on the pages without a recorder: node dev-mock.mjs [port]
 // It answers every endpoint of the pages' contract with plausible data, a live run included, under the real
-// Content-Security-Policy. `?empty=1` on the folder (MOCK_EMPTY=1) shows the start page.
+// Content-Security-Policy. MOCK_EMPTY=1 shows the start page, MOCK_RUNS=200 a full folder, MOCK_STILL=1 stops the live run.
 import { createReadStream, existsSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { extname, join, normalize } from 'node:path'
@@ -103,7 +103,7 @@ const clients = new Set()
 const tell = (type, data, run) => { for (const c of clients) if (!run || c.runs.has(run)) c.res.write(`event: ${type}\ndata: ${JSON.stringify(data)}\n\n`) }
 const emit = (event) => { events.push(event); tell('event', { run: MAIN.id, event }, MAIN.id) }
 setInterval(() => {
-  if (MAIN.status !== 'running' || MAIN.last >= 3000 || process.env.MOCK_STILL) return
+  if (MAIN.status !== 'running' || MAIN.last >= 3000 || process.env.MOCK_STILL || process.env.MOCK_EMPTY) return
   const from = MAIN.last + 1
   MAIN.last += 4
   const series = Object.fromEntries(['loss', 'grad_norm'].map((n) => [n, { ...path(MAIN, n, from, MAIN.last, 99, false, true), errs: null }]))

@@ -74,7 +74,7 @@ export class RunState {
       points: (run, fresh) => this.#points(run, fresh),
       event: (run, event) => run === this.id && this.#event(event),
       row: (row) => this.#row(row),
-      again: () => void this.open(),
+      again: (run) => (run ? this.redraw() : void this.open()),
     })
   }
 

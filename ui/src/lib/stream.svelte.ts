@@ -1,13 +1,14 @@
 /** Server-sent events over one connection for the whole page: a browser allows only six to a server,
  *  all tabs together, so a page that is hidden for a while gives its own back. */
 import { address } from './api'
+import { notice } from './notice.svelte'
 import type { Ev, Row, Traces } from './types'
 
 export interface Handlers {
   points?: (run: string, series: Traces) => void
   event?: (run: string, event: Ev) => void
   row?: (row: Row) => void
-  again?: () => void // the connection was lost and is back: something may have been missed
+  again?: (run?: string) => void // the connection was lost and is back: something may have been missed
 }
 
 class Link {
@@ -16,6 +17,7 @@ class Link {
 export const link = new Link()
 
 const PATIENCE = 60_000
+const MOST = 16 // runs in one stream, the server's limit; the others are drawn without news
 const listeners = new Set<{ runs: string[]; on: Handlers }>()
 let source: EventSource | null = null
 let wanted = ''
@@ -36,7 +38,7 @@ function renew(): void {
   clearTimeout(timer)
   timer = setTimeout(() => {
     if (!listeners.size) return shut()
-    const runs = [...new Set([...listeners].flatMap((l) => l.runs))].sort()
+    const runs = [...new Set([...listeners].flatMap((l) => l.runs))].slice(0, MOST).sort()
     if (!source || runs.join() !== wanted) open(runs)
   }, 30)
 }
@@ -67,7 +69,7 @@ function open(runs: string[]): void {
     link.state = 'lost'
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => source === mine && open(runs), 3000) // refused, not broken: the browser would not try again
   }
-  const hear = (type: string, tell: (l: { runs: string[]; on: Handlers }, data: never) => void) =>
+  const hear = (type: string, tell: (l: { runs: string[]; on: Handlers }, data: never) => unknown) =>
     mine.addEventListener(type, (e) => {
       let data: never
       try {
@@ -79,6 +81,8 @@ function open(runs: string[]): void {
     })
   hear('points', (l, d: { run: string; series: Traces }) => l.runs.includes(d.run) && l.on.points?.(d.run, d.series))
   hear('event', (l, d: { run: string; event: Ev }) => l.runs.includes(d.run) && l.on.event?.(d.run, d.event))
+  hear('again', (l, d: { run: string }) => l.runs.includes(d.run) && l.on.again?.(d.run)) // more is new than fits in a delta
+  hear('failed', (_l, d: { error: string }) => notice.fail(d.error))
   hear('row', (l, d: Row) => l.on.row?.(d))
 }
 

@@ -85,6 +85,7 @@ export interface Law {
   sealed: boolean
   verdict: Verdict | null
   falsified_by: string
+  late?: boolean
 }
 export interface Reading { step: number; value: unknown; err: unknown; unit: string; how: Record<string, unknown> }
 
