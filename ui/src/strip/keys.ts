@@ -1,5 +1,6 @@
 /** The keyboard on the strip: between stored states, stage boundaries, and events. */
 import type { RunState } from '../lib/run.svelte'
+import { markOf } from './marks'
 
 function next(steps: number[], from: number, back: boolean): number | null {
   const sorted = [...steps].sort((a, b) => a - b)
@@ -13,7 +14,7 @@ export function jump(run: RunState, e: KeyboardEvent): boolean {
   const back = e.key === 'ArrowLeft' || e.key === 'E'
   let to: number | null
   if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') to = next(e.shiftKey ? (run.stages?.value ?? []).map(Math.round) : run.stored, run.step, back)
-  else if (e.key === 'e' || e.key === 'E') to = next(run.events.map((v) => v.step), run.step, back)
+  else if (e.key === 'e' || e.key === 'E') to = next(run.events.filter(markOf).map((v) => v.step), run.step, back)
   else if (e.key === 'Home') to = run.first
   else if (e.key === 'End') to = run.last
   else return false

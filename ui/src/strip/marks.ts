@@ -23,7 +23,9 @@ export const markOf = (e: Ev): Mark | null => MARKS[e.type] ?? null
 
 /** One line about an event; the words come from the run, so they are shown as text and cut short. */
 export function saying(e: Ev): string {
-  const { type, step: _s, time: _t, ...body } = e
+  // where a line stands in the journal is no news
+  const { type, step: _s, time: _t, kind: _k, file: _f, at: _a, args, ...rest } = e
+  const body: Record<string, unknown> = { ...(args as object), ...rest }
   const p = (body.prediction ?? body.predicted ?? body) as Record<string, unknown>
   if (type === 'prediction') return short(`${String(p.of ?? body.of ?? '')}: ${typeof p.value === 'number' ? num(p.value) : plain(p.value ?? p.said ?? '')}`, 160)
   if (type === 'verdict') {
@@ -31,6 +33,7 @@ export function saying(e: Ev): string {
     return short(`${String(body.word ?? '')}: ${String(p.of ?? body.of ?? '')} ${typeof m.value === 'number' ? pm(m.value, m.err) : ''}${body.why ? ', ' + String(body.why) : ''}`, 160)
   }
   if (type === 'command') return short(`${String(body.act ?? '')} ${body.name ? `${String(body.name)} = ${plain(body.value)}` : ''} ${String(body.outcome ?? '')}${body.reason ? ': ' + String(body.reason) : ''}${body.author ? ', asked by ' + String(body.author) : ''}`, 160)
+  if (type === 'applied') return short(`${String(body.name ?? body.act ?? '')} ${plain(body.before)} → ${plain(body.value)}${body.author ? ', asked by ' + String(body.author) : ''}`, 160)
   return short(Object.entries(body).map(([k, v]) => `${k} ${plain(v)}`).join('; '), 160)
 }
 
