@@ -70,6 +70,7 @@ class ReportBody(Body):
     """What the report is to show; the run's own panels by default."""
 
     question: str = Field("", max_length=300)
+    series: list[str] | None = Field(None, max_length=2000)
 
 
 def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
@@ -133,7 +134,7 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
     async def report(id: Id, body: ReportBody) -> Response:
         """One self-contained HTML page of the run and its branches."""
         run = feed.run(id)
-        page = await run_in_threadpool(_report, run.path, body.question)
+        page = await run_in_threadpool(_report, run.path, body.question, body.series)
         return Response(
             page,
             media_type="text/html",
@@ -141,12 +142,11 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
         )
 
 
-def _report(place: Path, question: str) -> str:
+def _report(place: Path, question: str, series: list[str] | None) -> str:
+    report, only = report_of(place), None if series is None else set(series)
     with tempfile.TemporaryDirectory() as folder:
-        report = report_of(place)
-        return write_report(
-            replace(report, question=question) if question else report, Path(folder) / "page.html"
-        ).read_text()
+        out = Path(folder) / "page.html"
+        return write_report(replace(report, question=question or report.question), out, only=only).read_text("utf-8")
 
 
 def safe_edit(edit: str | dict[str, Any], controls: set[str]) -> dict[str, Any]:

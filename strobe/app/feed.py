@@ -59,13 +59,18 @@ class Feed:
                     self._known[place] = (mark, id)
                     self._places[id] = place
                 except (StrobeError, OSError, KeyError) as e:
-                    self._damaged[place.name] = _damaged(place, str(e))
+                    self._damaged[str(place)] = _damaged(self.name(place), str(e))
 
     def _below(self) -> list[Path]:
-        try:
-            return [p for p in sorted(self.root.iterdir()) if not p.is_symlink() and directory.exists(p)]
-        except OSError:
-            return []
+        """The runs in the folder, and in the folders in it (a study keeps its runs together)."""
+        found = []
+        for place in _folders(self.root):
+            found += [place] if directory.exists(place) else [p for p in _folders(place) if directory.exists(p)]
+        return found
+
+    def name(self, place: Path) -> str:
+        """What a run is called in the list: its folder, and the study's where it lies in one."""
+        return place.name if place.parent == self.root or place == self.root else f"{place.parent.name}/{place.name}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a run, newest first; a run whose journals did not grow costs a few stats."""
@@ -82,9 +87,9 @@ class Feed:
             if id in self._rows and self._rows[id][0] == mark:
                 return self._rows[id][1]
             try:
-                row = _row(self.run(id), self)
+                row = {**_row(self.run(id)), "name": self.name(place)}
             except (StrobeError, OSError) as e:
-                row = _damaged(place, str(e), id)
+                row = _damaged(self.name(place), str(e), id)
             self._rows[id] = (mark, row)
             return row
 
@@ -100,7 +105,14 @@ class Feed:
             return [r for r in self.rows() if before.get(r["id"]) is not r and not r["damaged"]]
 
 
-def _row(run: Run, feed: Feed) -> dict[str, Any]:
+def _folders(place: Path) -> list[Path]:
+    try:
+        return [p for p in sorted(place.iterdir()) if p.is_dir() and not p.is_symlink()]
+    except OSError:
+        return []
+
+
+def _row(run: Run) -> dict[str, Any]:
     index = run.index
     counts = index.counts()
     name = "loss" if "loss" in counts else next((k for k, (_, _, scalar) in counts.items() if scalar), None)
@@ -121,9 +133,9 @@ def _row(run: Run, feed: Feed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _damaged(place: Path, why: str, id: str = "") -> dict[str, Any]:
+def _damaged(name: str, why: str, id: str = "") -> dict[str, Any]:
     return {
-        "id": id, "name": place.name, "created": 0.0, "status": "interrupted", "live": False, "start": 0, "last": 0,
+        "id": id, "name": name, "created": 0.0, "status": "interrupted", "live": False, "start": 0, "last": 0,
         "parent": None, "about": {}, "edits": [], "snapshots": 0, "loss": None, "damaged": why,
         "verdicts": dict.fromkeys(("sealed", *WORDS), 0),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ def report_of(path: Path) -> Report:
     return Report(_question(found[0]) or f"What happened in {found[0].name}?", [], [r.path for r in family])
 
 
-def write_report(report: Report, out: Path) -> Path:
-    """Write the page of a report; returns its path. Every number on it is read back from the runs' journals."""
+def write_report(report: Report, out: Path, *, only: set[str] | None = None) -> Path:
+    """Write the page of a report; returns its path. Every number on it is read back from the runs' journals.
+
+    `only`: draw these series and leave out panels that then are empty; all by default.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     runs = [open_run(p) for p in report.runs]
@@ -38,7 +42,7 @@ def write_report(report: Report, out: Path) -> Path:
     env.filters["num"], env.filters["err"] = number, lambda x: number(x, digits=2)
     page = env.get_template("report.html").render(
         question=report.question,
-        parts=[_part(t, [r for r in runs if _below(r, t, runs)]) for t in trunks],
+        parts=[_part(t, [r for r in runs if _below(r, t, runs)], only) for t in trunks],
         tables=report.tables,
         facts={k: v for k, v in report.facts.items() if k != "not_computed"},
         missing=report.facts.get("not_computed", []),
@@ -100,10 +104,13 @@ def _below(r: Run, trunk: Run, runs: Sequence[Run]) -> bool:
     return False
 
 
-def _part(run: Run, branches: list[Run]) -> dict[str, Any]:
+def _part(run: Run, branches: list[Run], only: set[str] | None) -> dict[str, Any]:
     stages = next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
     page: dict[str, Any] = next((e for e in reversed(run.events("page"))), {})
     panels = panels_of(run)
+    if only is not None:
+        kept = [replace(p, series=[n for n in p.series if n in only]) for p in panels]
+        panels = [p for p in kept if p.series]
     edges = list(zip(*(np.ravel(stages[k]).tolist() for k in ("value", "err")), strict=True)) if stages else []
     return {
         "run": run, "branches": branches, "about": run.facts["about"], "surroundings": run.facts["surroundings"],

@@ -211,6 +211,14 @@ def test_hostile_names_stay_text_and_a_damaged_run_does_not_hide_the_others(tmp_
     assert "content-disposition" in page.headers
 
 
+def test_a_study_keeps_its_runs_in_a_folder_and_links_are_not_followed(tmp_path: Path, runs: Path) -> None:
+    with strobe.record(tmp_path / "study/trunk", model=strobe_model()) as rec:
+        rec.step(loss=1.0)
+    (tmp_path / "elsewhere").symlink_to(runs)
+    (tmp_path / "link").symlink_to(runs / "trunk")
+    assert [r["name"] for r in client(tmp_path, **GOOD).get("/api/runs").json()["runs"]] == ["study/trunk"]
+
+
 def test_news_are_only_what_is_new(tmp_path: Path) -> None:
     with strobe.record(tmp_path / "r", model=strobe_model(), every_seconds=None) as rec:
         rec.step(loss=1.0)

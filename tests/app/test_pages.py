@@ -1,0 +1,236 @@
+"""The pages in a real browser: the whole story on a live run, every page without a console line, light and dark."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strobe.app import server
+from strobe.runs.replay import replay
+from strobe.runs.run import open_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+TOKEN = "p" * 24
+LOOP = """
+import sys, time, torch
+torch.set_num_threads(1)
+from strobe.runs.loop import train
+from strobe.systems.attention_language import attention_language
+knobs = dict(vocab=280, context=16, d_model=16, heads=2, batch=4, held_fraction=0.3, probe_size=6)
+world = attention_language(corpus={corpus!r}, cache={cache!r}, **knobs)
+train(world, {out!r}, steps=4000, examples=True, after=lambda rec, loss: time.sleep(0.01), snapshots=20)
+"""
+
+
+@contextmanager
+def pages(root: Path) -> Iterator[str]:
+    """`strobe serve`; the address with its token."""
+    command = [sys.executable, "-m", "strobe.app.cli", "serve", str(root), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "STROBE_TOKEN": TOKEN}
+    ) as child:
+        try:
+            assert child.stdout is not None
+            yield next(line.strip() for line in child.stdout if "http://" in line)
+        finally:
+            child.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    missing = "" if CHROMIUM else "no chromium on this machine (Debian: apt-get install chromium)"
+    if not (server.STATIC / "index.html").exists():
+        missing = "the pages are not built (make pages)"
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"in CI the pages are tested: {missing}")
+    if missing:
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, said: list[str], **options: Any) -> Any:
+    """A new page; what it writes to the console, and every error, goes to `said`."""
+    page = browser.new_context(viewport={"width": 1280, "height": 720}, **options).new_page()
+    page.on("console", lambda m: said.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: said.append(f"page: {e}"))
+    page.set_default_timeout(30_000)
+    return page
+
+
+def wait(what: str, check: Any, seconds: float = 60) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if got := check():
+            return got
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds} s in vain: {what}")
+
+
+def picture(page: Any) -> str:
+    """The enlarged attention pattern, as drawn."""
+    return str(page.locator('canvas[aria-label^="attention of layer"]').first.evaluate("c => c.toDataURL()"))
+
+
+def test_the_whole_story(browser: Any, tmp_path: Path, folder: Path) -> None:
+    """Open, drag the playhead, see attention change, pause, halve the rate, resume, fork ablated, compare, report."""
+    out, said = tmp_path / "runs/live", list[str]()
+    out.parent.mkdir()
+    script = LOOP.format(corpus=str(folder), cache=str(tmp_path / "cache"), out=str(out))
+    loop = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        wait("the run", lambda: (out / "steps/100/manifest.json").exists())
+        with pages(out.parent) as address:
+            page = opened(browser, said, accept_downloads=True)
+            page.goto(address)
+            assert "token" not in page.url
+            page.get_by_role("link", name="live", exact=True).click()
+            head = page.get_by_role("slider", name="playhead")
+            now = int(head.get_attribute("aria-valuenow"))
+            wait("live news move the playhead", lambda: int(head.get_attribute("aria-valuenow")) > now)
+
+            box = head.bounding_box()  # drag it to the left
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+            page.mouse.down()
+            page.mouse.move(box["x"] - 300, box["y"] + 40, steps=8)
+            page.mouse.up()
+            dragged = int(head.get_attribute("aria-valuenow"))
+            assert dragged < now
+            wait("the view is a URL", lambda: f"step={dragged}" in page.evaluate("location.href"))
+
+            page.get_by_role("link", name="Look", exact=True).click()
+            page.get_by_role("button", name="Attention").click()
+            wait("a pattern", lambda: page.locator('canvas[aria-label^="attention of layer"]').count())
+            spin = page.get_by_label("step", exact=True)
+            shots = {}
+            for step in (20, 100):
+                spin.fill(str(step))
+                spin.press("Enter")
+                wait(f"step {step}", lambda s=step: f"step={s}" in page.evaluate("location.href"))
+                page.wait_for_timeout(1500)
+                shots[step] = picture(page)
+            assert shots[20] != shots[100]
+
+            page.get_by_role("link", name="Levers", exact=True).click()
+            run = open_run(out)
+            page.get_by_role("button", name="Pause").click()
+            wait("paused", lambda: run.status == "paused")
+            at = run.last
+            page.get_by_role("button", name="÷ 2").first.click()
+            (half,) = wait("the rate is halved", lambda: run.events("applied"))
+            assert (half["name"], half["value"], half["step"]) == ("lr", half["before"] / 2, at)
+            assert half["author"] == "human (page)"
+            page.get_by_role("button", name="Resume").click()
+            wait("it goes on", lambda: run.last > at + 10)
+
+            part = page.get_by_label("part")
+            site = wait(
+                "the sites",
+                lambda: [v for v in part.locator("option").evaluate_all("o => o.map(x => x.value)") if "z@1[1]" in v],
+            )[0]
+            part.select_option(site)
+            wait("the dose-response", lambda: page.get_by_text("random control").count())
+            page.get_by_role("button", name="Add to the fork").click()
+            page.get_by_label("until step").fill("160")
+            page.get_by_role("button", name="Fork here with").click()
+            branch = wait("the branch", lambda: [b for b in run.branches() if b.last >= 160], 90)[0]
+            assert (branch.start, branch.facts["edits"][0]["site"]) == (100, site)
+            assert [e["author"] for e in branch.events("edit")] == ["human (page)"]
+
+            page.get_by_role("link", name="Runs", exact=True).click()
+            for name in ("live", branch.name):
+                page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True)).get_by_role(
+                    "checkbox"
+                ).check()
+            wait("both are compared", lambda: page.locator("canvas").count())
+            page.get_by_role("link", name="live", exact=True).first.click()
+            page.get_by_role("link", name="Levers", exact=True).click()
+            page.get_by_role("button", name="Stop", exact=False).first.click()
+            wait("stopped", lambda: run.status == "finished")
+            page.get_by_role("link", name="Report", exact=True).click()
+            with page.expect_download() as download:
+                page.get_by_role("button", name="Make and download the report").click()
+            download.value.save_as(tmp_path / "report.html")
+            loop.wait(timeout=30)
+        away = opened(browser, said, offline=True)
+        asked: list[str] = []
+        away.on("request", lambda r: asked.append(r.url))
+        away.goto((tmp_path / "report.html").as_uri())
+        assert "live" in away.inner_text("body")
+        assert branch.name in away.inner_text("body")
+        assert asked == [(tmp_path / "report.html").as_uri()]
+        assert said == []
+        assert replay(run, at + 5, verify=True).ok  # what was asked for on the page is done again to the bit
+    finally:
+        loop.kill()
+        loop.wait()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_opens_without_a_console_line(browser: Any, page_runs: Path, scheme: str) -> None:
+    said: list[str] = []
+    with pages(page_runs) as address:
+        page = opened(browser, said, color_scheme=scheme)
+        page.goto(address)
+        page.get_by_role("link", name="trunk", exact=True).click()
+        for tab in ("Look", "Levers", "Laws", "Data", "Report", "About", "Strip"):
+            page.get_by_role("link", name=tab, exact=True).click()
+            page.wait_for_timeout(700)
+            assert page.get_by_role("main").inner_text().strip(), tab
+        assert "prefers" not in page.url
+    assert said == []
+
+
+def test_an_empty_folder_says_what_to_do_and_a_stranger_what_is_missing(browser: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pages(tmp_path) as address:
+        page = opened(browser, said)
+        page.goto(address)
+        wait("the start page", lambda: "strobe.record" in page.inner_text("body"))
+        assert said == []
+        stranger = opened(browser, [])
+        stranger.goto(address.partition("?")[0])
+        assert "strobe serve" in stranger.inner_text("body")
+
+
+def test_hostile_names_are_text_on_every_page(browser: Any, tmp_path: Path) -> None:
+    import torch
+
+    import strobe
+
+    bad, said = "<img src=x onerror=alert(1)>", list[str]()
+    with strobe.record(tmp_path / bad, model=torch.nn.Linear(1, 1), about={bad: bad}) as rec:
+        for _ in range(3):
+            rec.step(loss=1.0, **{bad: 2.0})
+        rec.event(bad, text=bad)
+    with pages(tmp_path) as address:
+        page = opened(browser, said)
+        page.on("dialog", lambda d: said.append(f"dialog: {d.message}"))
+        page.goto(address)
+        page.get_by_role("link", name=bad, exact=True).click()
+        for tab in ("Look", "Levers", "Laws", "Data", "Report", "About", "Strip"):
+            page.get_by_role("link", name=tab, exact=True).click()
+            page.wait_for_timeout(300)
+            assert page.locator("img[src=x]").count() == 0
+    assert [s for s in said if "dialog" in s or "Refused" in s] == []
+
+
+@pytest.fixture(scope="module")
+def page_runs(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    from strobe.studies.first_stages import first_stages
+
+    out = tmp_path_factory.mktemp("demo")
+    first_stages(out, scale="tiny", corpus=str(folder))
+    return out
