@@ -1,5 +1,5 @@
 /** One run on the page: its data, its live stream, and where the playhead is. */
-import { get } from './api'
+import { get, type Params } from './api'
 import { nearest, toX } from './axis'
 import { notice } from './notice.svelte'
 import { route } from './route.svelte'
@@ -28,6 +28,7 @@ export class RunState {
   #urlTimer: ReturnType<typeof setTimeout> | undefined
   #seen = new Set<string>()
   #asked = 0
+  #over = new AbortController() // the page of this run is gone: nothing may read or ask any more
 
   panels = $derived<Panel[]>(this.detail ? choose(this.detail, route.get('series')) : [])
   shown = $derived((this.detail?.branches ?? []).slice(-SHOWN * 4).filter((b) => !this.hidden.includes(b.id)).slice(-SHOWN))
@@ -50,15 +51,22 @@ export class RunState {
     this.hidden = (q.get('hide') ?? '').split(',').filter(Boolean)
   }
 
+  async #get<T>(path: string, params?: Params): Promise<T> {
+    const answer = await get<T>(`/runs/${path}`, params, this.#over.signal)
+    this.#over.signal.throwIfAborted()
+    return answer
+  }
+
   async open(): Promise<void> {
     await this.refresh()
-    if (this.detail) await Promise.all([this.readEvents(), this.readLaws(), this.readStages(), this.draw()])
+    if (this.detail && !this.#over.signal.aborted) await Promise.all([this.readEvents(), this.readLaws(), this.readStages(), this.draw()])
   }
 
   async refresh(): Promise<void> {
+    if (this.#over.signal.aborted) return
     try {
       const before = this.detail
-      this.detail = await get<RunDetail>(`/runs/${this.id}`)
+      this.detail = await this.#get<RunDetail>(this.id)
       const ids = this.detail.branches.map((b) => b.id).join()
       if (!this.#close || ids !== before?.branches.map((b) => b.id).join()) this.#connect()
       if (before && before.series.length !== this.detail.series.length) this.redraw()
@@ -70,6 +78,7 @@ export class RunState {
 
   #connect(): void {
     this.#close?.()
+    if (this.#over.signal.aborted) return
     this.#close = listen([this.id, ...this.shown.map((b) => b.id)], {
       points: (run, fresh) => this.#points(run, fresh),
       event: (run, event) => run === this.id && this.#event(event),
@@ -116,12 +125,13 @@ export class RunState {
   #soonTimer: ReturnType<typeof setTimeout> | undefined
   #soon(): void {
     clearTimeout(this.#soonTimer)
+    if (this.#over.signal.aborted) return
     this.#soonTimer = setTimeout(() => void this.refresh().then(() => this.redraw()), 400)
   }
 
   async readEvents(): Promise<void> {
     try {
-      const { events } = await get<{ events: Ev[] }>(`/runs/${this.id}/events`)
+      const { events } = await this.#get<{ events: Ev[] }>(`${this.id}/events`)
       this.events = events
       this.#seen = new Set(events.map((e) => JSON.stringify(e)))
     } catch (e) {
@@ -131,7 +141,7 @@ export class RunState {
 
   async readLaws(): Promise<void> {
     try {
-      this.laws = (await get<{ rows: Law[] }>(`/runs/${this.id}/laws`)).rows
+      this.laws = (await this.#get<{ rows: Law[] }>(`${this.id}/laws`)).rows
     } catch (e) {
       notice.fail(e)
     }
@@ -139,7 +149,7 @@ export class RunState {
 
   async readStages(): Promise<void> {
     try {
-      this.stages = await get<Stages | null>(`/runs/${this.id}/stages`)
+      this.stages = await this.#get<Stages | null>(`${this.id}/stages`)
     } catch (e) {
       notice.fail(e)
     }
@@ -147,17 +157,19 @@ export class RunState {
 
   redraw(): void {
     clearTimeout(this.#timer)
+    if (this.#over.signal.aborted) return
     this.#timer = setTimeout(() => void this.draw(), 120)
   }
 
   /** Ask for the traces in view: the run with its ancestors, then each shown branch from its fork. */
   async draw(): Promise<void> {
+    if (this.#over.signal.aborted) return
     const name = [...new Set(this.panels.flatMap((p) => p.series))]
     if (!name.length) return
     const mine = ++this.#asked
     const range = this.zoom ? { lo: Math.floor(this.zoom[0]), hi: Math.ceil(this.zoom[1]) } : {}
     const ask = (id: string, lineage: boolean) =>
-      get<{ series: Traces }>(`/runs/${id}/series`, { name, points: POINTS, log: this.log, lineage, ...range }).then((a) => a.series)
+      this.#get<{ series: Traces }>(`${id}/series`, { name, points: POINTS, log: this.log, lineage, ...range }).then((a) => a.series)
     try {
       const [own, ...others] = await Promise.all([ask(this.id, true), ...this.shown.map((b) => ask(b.id, false))])
       if (mine !== this.#asked) return
@@ -198,7 +210,10 @@ export class RunState {
     this.#connect()
   }
 
+  /** The $derived values here belong to the page that made this; after it they would be stale. */
   close(): void {
+    this.#over.abort()
+    this.#asked++
     this.#close?.()
     clearTimeout(this.#timer)
     clearTimeout(this.#urlTimer)
