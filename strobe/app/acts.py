@@ -4,6 +4,7 @@ import re
 import tempfile
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from strobe.app.feed import Feed
 from strobe.app.reads import Id, controls_of
 from strobe.app.report import report_of, write_report
 from strobe.app.worker import Jobs, Looker
-from strobe.core.catalogue import catalogue
+from strobe.core.catalogue import Entry, catalogue
 from strobe.core.errors import BadOption, near
 from strobe.runs.control import ACTS, send
 from strobe.runs.levers import parse_edit
@@ -149,12 +150,17 @@ def _report(place: Path, question: str, series: list[str] | None) -> str:
         return write_report(replace(report, question=question or report.question), out, only=only).read_text("utf-8")
 
 
+@cache
+def _edits() -> dict[str, Entry]:
+    return {e.name: e for e in catalogue() if e.kind == "edit"}
+
+
 def safe_edit(edit: str | dict[str, Any], controls: set[str]) -> dict[str, Any]:
     """An edit from the outside as plain data: a control, examples, or an edit of the catalogue; never an import path.
 
     Raises `BadOption`.
     """
-    known = {e.name: e for e in catalogue() if e.kind == "edit"}
+    known = _edits()
     if isinstance(edit, str):
         name = re.match(r"^\s*([A-Za-z_]\w*)\s*(\(|=)", edit)
         if not name or (name[1] not in known and name[1] not in controls):

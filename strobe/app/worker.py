@@ -55,15 +55,17 @@ class Looker:
                     f"this look took more than {self.seconds:g} s and was ended; ask for a stored step, or less"
                 ) from None
             if not line:
+                words = self._last_words()
                 self.close()
-                raise StrobeError(f"the looking process ended (out of memory?): {self._last_words()}")
+                raise StrobeError(f"the looking process ended (out of memory?): {words}")
             answer: dict[str, Any] = json.loads(line)
             if "error" in answer:
                 raise StrobeError(answer["error"])
             return answer
         except BrokenPipeError as e:
+            words = self._last_words()
             self.close()
-            raise StrobeError(f"the looking process ended: {self._last_words()}") from e
+            raise StrobeError(f"the looking process ended: {words}") from e
         finally:
             self._lock.release()
 
@@ -85,7 +87,8 @@ class Looker:
                 env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
             )  # fmt: skip
             self._answers = queue.Queue()
-            threading.Thread(target=_pump, args=(self._child.stdout, self._answers), daemon=True).start()
+            self._pump = threading.Thread(target=_pump, args=(self._child.stdout, self._answers), daemon=True)
+            self._pump.start()
         return self._child
 
     def _last_words(self) -> str:
@@ -101,7 +104,15 @@ class Looker:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            self._child = None
+            self._pump.join(timeout=5)
+            for pipe in (self._child.stdin, self._child.stdout, self._log):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            self._child = self._log = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _pump(pipe: Any, answers: "queue.Queue[bytes]") -> None:
@@ -134,14 +145,14 @@ class Jobs:
         assert child.stdin is not None
         child.stdin.write(json.dumps({"run": str(run), **request}).encode())
         child.stdin.close()
-        threading.Thread(target=self._follow, args=(child, job), daemon=True).start()
+        threading.Thread(target=self._follow, args=(child, job, log), daemon=True).start()
         return id
 
-    def _follow(self, child: "subprocess.Popen[bytes]", job: dict[str, Any]) -> None:
+    def _follow(self, child: "subprocess.Popen[bytes]", job: dict[str, Any], log: Any) -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            job.update(json.loads(line))
-        child.wait()
+        with child, log:
+            for line in child.stdout:
+                job.update(json.loads(line))
         if job["state"] == "running":
             job.update(state="failed", error="the fork's process ended before the branch did; what it recorded is kept")
 

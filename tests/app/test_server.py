@@ -22,9 +22,10 @@ from starlette.testclient import TestClient
 
 import strobe
 from strobe.app.acts import safe_edit
-from strobe.app.feed import Deltas, Feed, thinned
+from strobe.app.feed import OPEN, Deltas, Feed, thinned
 from strobe.app.guard import BODY
 from strobe.app.server import make_app
+from strobe.app.worker import Looker, TookTooLong
 from strobe.core.errors import StrobeError
 from strobe.runs.directory import StrobeWarning
 from strobe.runs.replay import replay
@@ -236,12 +237,12 @@ def test_news_are_only_what_is_new(tmp_path: Path) -> None:
 def test_two_hundred_runs_are_listed_again_by_their_stats_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for i in range(60):  # more than are kept open
+    for i in range(OPEN + 2):
         with strobe.record(tmp_path / f"r{i}", model=strobe_model(), snapshots=None) as rec:
             rec.step(loss=float(i))
     feed = Feed(tmp_path)
     first = feed.rows()
-    assert len(first) == 60
+    assert len(first) == OPEN + 2
     monkeypatch.setattr(feed, "run", lambda id: pytest.fail("a run that did not change was opened"))
     assert feed.rows() == first
 
@@ -378,3 +379,29 @@ def test_a_hundred_listeners_do_not_stop_the_others(runs: Path) -> None:
             with c.stream("GET", "/api/stream") as again:
                 status = again.status_code
         assert status == 200
+
+
+def test_a_look_that_is_late_or_crashes_is_said_and_the_next_one_works(runs: Path) -> None:
+    looker = Looker(seconds=30)
+    place = str((runs / "trunk").resolve())
+    ask = {"run": place, "view": "modules", "step": 60, "args": {}, "other": None}
+    assert looker.ask(**ask)["total"] == 65
+    looker.seconds = 1e-6
+    with pytest.raises(TookTooLong, match=r"took more than .* and was ended"):
+        looker.ask(**ask)
+    looker.seconds = 30
+    assert looker.ask(**ask)["total"] == 65  # in a new process
+    assert looker._child is not None
+    looker._child.kill()
+    looker._child.wait()
+    assert looker.ask(**ask)["total"] == 65
+    with pytest.raises(StrobeError, match="there is no look 'mdules'"):
+        looker.ask(**{**ask, "view": "mdules"})
+    looker.close()
+
+
+def test_a_look_beyond_its_memory_is_said(runs: Path) -> None:
+    looker = Looker(seconds=60, memory=1 << 20)
+    with pytest.raises(StrobeError):
+        looker.ask(run=str((runs / "trunk").resolve()), view="modules", step=60, args={}, other=None)
+    looker.close()
