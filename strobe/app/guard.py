@@ -7,6 +7,7 @@ changes something needs a header that a foreign form cannot send. SECURITY.md ha
 
 import hmac
 import json
+import traceback
 from http.cookies import SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
@@ -53,7 +54,7 @@ class Guard:
             return await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
         if not self._known(headers):
             return await _answer(send, 401, ENTER)
-        seen, refused = 0, False
+        seen, refused, started = 0, False, False
 
         async def measured() -> Message:
             nonlocal seen, refused
@@ -66,14 +67,21 @@ class Guard:
             return message
 
         async def harden(message: Message) -> None:
+            nonlocal started
             if refused:  # answered already
                 return
             if message["type"] == "http.response.start":
+                started = True
                 kept = [(k, v) for k, v in message["headers"] if k.decode().lower() not in HEADERS]
                 message["headers"] = kept + [(k.encode(), v.encode()) for k, v in HEADERS.items()]
             await send(message)
 
-        await self.app(scope, measured, harden)
+        try:
+            await self.app(scope, measured, harden)
+        except Exception:  # ours, not the asker's: it is said there, and explained here
+            traceback.print_exc()
+            if not started:
+                await _answer(send, 500, "the server failed at this request; its terminal says more")
 
     def _refuses(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")

@@ -114,6 +114,16 @@ def test_answers_are_hardened(runs: Path) -> None:
         assert headers["cache-control"] == "no-store"
 
 
+def test_a_failure_of_ours_is_said_hardened_and_explained_in_the_terminal(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Feed, "rows", lambda self: 1 / 0)
+    answer = client(runs, **GOOD).get("/api/runs")
+    assert (answer.status_code, "terminal" in answer.json()["error"]) == (500, True)
+    assert "content-security-policy" in answer.headers
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
 def test_no_path_from_outside_is_opened(runs: Path) -> None:
     c = client(runs, **GOOD)
     (runs / "secret.txt").write_text("secret")
