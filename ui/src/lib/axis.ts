@@ -18,7 +18,7 @@ export function ticks(low: number, high: number, log: boolean, most = 8, least =
   const raw = Math.max((high - low) / most, 1e-9)
   const p = 10 ** Math.floor(Math.log10(raw))
   const unit = Math.max([1, 2, 5, 10].find((m) => m * p >= raw)! * p, least)
-  for (let v = Math.ceil(low / unit) * unit; v <= high + unit * 1e-6; v += unit) out.push(v)
+  for (let k = Math.ceil(low / unit - 1e-6); k * unit <= high + unit * 1e-6; k++) out.push(k * unit || 0) // counted, not summed: zero is 0
   return out
 }
 

@@ -39,6 +39,11 @@ export class RunState {
   step = $derived(Math.round(Math.min(Math.max(this.chosen ?? this.detail?.last ?? 0, this.first), this.last)))
   stored = $derived(this.detail?.stored ?? [])
   snapped = $derived(nearest(this.stored, this.step))
+  /** Where a rewound run trains on. */
+  heir = $derived.by(() => {
+    const name = this.events.filter((e) => e.type === 'rewound').at(-1)?.branch
+    return this.detail?.status === 'rewound' ? (this.detail.branches.find((b) => b.name === name) ?? null) : null
+  })
   lookStep = $derived(this.exact && this.detail?.replayable ? this.step : this.snapped)
 
   constructor(readonly id: string) {
@@ -124,9 +129,12 @@ export class RunState {
 
   #soonTimer: ReturnType<typeof setTimeout> | undefined
   #soon(): void {
-    clearTimeout(this.#soonTimer)
     if (this.#over.signal.aborted) return
-    this.#soonTimer = setTimeout(() => void this.refresh().then(() => this.redraw()), 400)
+    // not put off by what comes meanwhile: a branch that trains sends news without end
+    this.#soonTimer ??= setTimeout(() => {
+      this.#soonTimer = undefined
+      void this.refresh().then(() => this.redraw())
+    }, 400)
   }
 
   async readEvents(): Promise<void> {

@@ -22,6 +22,10 @@ export function append(old: Traces, fresh: Traces): Traces {
   return out
 }
 
+/** Legend rows a panel makes room for; more of them scroll. */
+export const ROWS = 8
+export const ROW = 19
+
 export interface Drawn { key: string; label: string; trace: Trace; colour: number; run: string | null; runName: string }
 
 /** What one panel draws: each named series, and every element of an array reading. */

@@ -96,6 +96,7 @@ export interface Suspects {
   first: Num[]
   times: number[]
   suspicion: Num[]
+  err?: Num[]
   learned: Num[]
   forgotten: number[]
   marked: (string | number)[]
