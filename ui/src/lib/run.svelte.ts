@@ -5,12 +5,13 @@ import { notice } from './notice.svelte'
 import { route } from './route.svelte'
 import { listen } from './stream.svelte'
 import { append } from './traces'
-import type { Ev, Law, Panel, Row, RunDetail, Stages, Traces } from './types'
+import { flipped, type View } from './view'
+import type { Ev, Law, Panel, Reading, Row, RunDetail, Stages, Traces } from './types'
 
 const POINTS = 800
 const SHOWN = 6 // branches drawn unless the person chooses: more than this is a hairball
 
-export class RunState {
+export class RunState implements View {
   detail = $state.raw<RunDetail | null>(null)
   missing = $state(false)
   events = $state.raw<Ev[]>([])
@@ -44,6 +45,7 @@ export class RunState {
     const name = this.events.filter((e) => e.type === 'rewound').at(-1)?.branch
     return this.detail?.status === 'rewound' ? (this.detail.branches.find((b) => b.name === name) ?? null) : null
   })
+  flips = $derived(new Set(route.get('ylog').split(',').filter(Boolean).map(Number)))
   lookStep = $derived(this.exact && this.detail?.replayable ? this.step : this.snapped)
 
   constructor(readonly id: string) {
@@ -205,6 +207,13 @@ export class RunState {
     route.patch({ zoom: this.zoom ? this.zoom.map((v) => Math.round(v)).join('-') : null })
     this.redraw()
   }
+
+  flip(panel: number): void {
+    route.patch({ ylog: [...flipped(this.flips, panel)].join(',') })
+  }
+
+  reading = async (run: string, name: string, step: number): Promise<Reading | null> =>
+    (await this.#get<{ readings: Reading[] }>(`${run}/reading`, { name, step })).readings.at(-1) ?? null
 
   setExact(on: boolean): void {
     this.exact = on

@@ -1,5 +1,5 @@
 /** The keyboard on the strip: between stored states, stage boundaries, and events. */
-import type { RunState } from '../lib/run.svelte'
+import type { View } from '../lib/view'
 import { markOf } from './marks'
 
 function next(steps: number[], from: number, back: boolean): number | null {
@@ -9,7 +9,7 @@ function next(steps: number[], from: number, back: boolean): number | null {
 }
 
 /** Moves the playhead when the key means something; true if it did. */
-export function jump(run: RunState, e: KeyboardEvent): boolean {
+export function jump(run: View, e: KeyboardEvent): boolean {
   if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented) return false
   const back = e.key === 'ArrowLeft' || e.key === 'E'
   let to: number | null
