@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from strobe.core.catalogue import Entry, catalogue
 from strobe.core.errors import BadOption, near
 from strobe.runs.control import ACTS, send
 from strobe.runs.levers import parse_edit
+from strobe.runs.trust import check
 
 SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
 
@@ -62,7 +63,7 @@ class ForkBody(Body):
     """A branch to make."""
 
     step: int = Field(ge=0, le=2**53)
-    edits: list[str | dict[str, Any]] = Field(default_factory=list, max_length=32)
+    edits: list[Annotated[str, Field(max_length=500)] | dict[str, Any]] = Field(default_factory=list, max_length=32)
     until: int | None = Field(None, ge=0, le=2**53)
     name: str | None = Field(None, max_length=81)
 
@@ -96,6 +97,7 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
     def look(id: Id, body: LookBody) -> dict[str, Any]:
         """Look inside the model at a step, in the worker."""
         run, args = feed.run(id), dict(body.args)
+        check(run.path, run.facts)
         run.check_step(body.step)
         other = args.pop("other", None)
         if other is not None:
@@ -104,6 +106,7 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
             except ValueError:
                 raise BadOption("other is {run: id, step: n}") from None
             beside = feed.run(asked.run)
+            check(beside.path, beside.facts)
             other = {"run": str(beside.path.resolve()), "step": beside.check_step(asked.step)}
         found: dict[str, Any] = looker.ask(
             run=str(run.path.resolve()), view=body.view, step=body.step, args=args, other=other
@@ -114,9 +117,10 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
     def fork(id: Id, body: ForkBody) -> dict[str, str]:
         """Make a branch from a step, with edits, in a process of its own."""
         run = feed.run(id)
+        check(run.path, run.facts)
         step = run.check_step(body.step)
         edits = [safe_edit(e, {c["name"] for c in controls_of(run)}) for e in body.edits]
-        if body.name is not None and (not SEGMENT.match(body.name) or (run.path.parent / body.name).exists()):
+        if body.name is not None and (not SEGMENT.fullmatch(body.name) or (run.path.parent / body.name).exists()):
             raise BadOption("a branch's name is letters, digits, dots, dashes and underscores, and not taken")
         if body.until is not None and body.until < step:
             raise BadOption(f"until = {body.until} is before the fork step {step}")
@@ -166,15 +170,19 @@ def safe_edit(edit: str | dict[str, Any], controls: set[str]) -> dict[str, Any]:
         if not name or (name[1] not in known and name[1] not in controls):
             raise BadOption(f"cannot read the edit {edit[:100]!r}; there are {', '.join([*known, *sorted(controls)])}")
     elif edit.get("act") == "site":
-        if edit.get("edit") not in {e.path for e in known.values()} or not isinstance(edit.get("site"), str):
-            raise BadOption(f"an edit at a site names one of {', '.join(e.path for e in known.values())}")
-        edit = {"act": "site", "site": edit["site"], "edit": edit["edit"], "kwargs": dict(edit.get("kwargs") or {})}
-    elif edit.get("act") == "set":
+        kwargs = edit.get("kwargs") or {}
+        plain = isinstance(kwargs, dict) and all(isinstance(v, str | int | float) for v in kwargs.values())
         if (
-            edit.get("name") not in controls
-            or isinstance(edit.get("value"), bool)
-            or not isinstance(edit.get("value"), int | float)
+            str(edit.get("edit")) not in {e.path for e in known.values()}
+            or not isinstance(edit.get("site"), str)
+            or not plain
         ):
+            raise BadOption(f"an edit at a site names one of {', '.join(e.path for e in known.values())}")
+        edit = {"act": "site", "site": edit["site"], "edit": edit["edit"], "kwargs": dict(kwargs)}
+    elif edit.get("act") == "set":
+        value = edit.get("value")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        if str(edit.get("name")) not in controls or not number:
             raise BadOption(f"a set names one of {', '.join(sorted(controls))} and a number")
         edit = {"act": "set", "name": edit["name"], "value": float(edit["value"])}
     elif edit.get("act") != "examples":

@@ -19,6 +19,7 @@ from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import StrobeError
 from strobe.runs.control import send
 from strobe.runs.run import Run
+from strobe.runs.trust import check
 
 AUTHOR = "agent (mcp)"
 ABOUT = """Strobe records neural-network training so that any step can be reopened. Call list_runs first; a run is named by
@@ -80,6 +81,7 @@ def make_server(root: Path, *, allow_control: bool) -> FastMCP:
         dose {"site", "edit": "scale", "doses": [0, 0.5, 1]}. Start with modules: it lists the sites and heads.
         """
         r = found(run)
+        _said(check, r.path, r.facts)
         return _said(
             looker.ask,
             run=str(r.path.resolve()),
@@ -123,6 +125,7 @@ def _levers(server: FastMCP, feed: Feed, found: Any) -> None:
     def fork(run: str, step: int, edits: list[str], until: int | None = None) -> dict[str, str]:
         """Make a branch from a step with edits such as "lr=1e-4", "ablate=SITE", "scale(factor=0.5)=SITE"."""
         r = found(run)
+        _said(check, r.path, r.facts)
         controls = {c["name"] for c in run_page(feed, r)["controls"]}
         plain_edits = [_said(safe_edit, e, controls) for e in edits]
         at = _said(r.check_step, step)

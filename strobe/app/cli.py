@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 done and the answer is no (not bit-equal, damage found, a 
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -110,13 +111,14 @@ def serve(
     token: Annotated[
         str | None, typer.Option(help="The session's secret; a random one by default.", envvar="STROBE_TOKEN")
     ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Another name that browsers may call this machine by.")] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = False,
 ) -> None:
     """Open the pages: watch runs live, stop them, go back, look inside, change them, go on."""
     if not runs.is_dir():
         raise BadOption(f"there is no folder {runs}; record a run into it first, or make it: mkdir -p {runs}")
-    if token is not None and len(token) < 16:
-        raise BadOption("a token has at least 16 characters; leave --token out for a random one")
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", token):
+        raise BadOption("a token has at least 16 letters, digits, - and _; leave --token out for a random one")
     if host not in ("127.0.0.1", "localhost", "::1"):
         if token is None:
             raise BadOption(
@@ -133,7 +135,22 @@ def serve(
 
             webbrowser.open(address)
 
-    start(runs, host=host, port=port, token=token, ready=ready)
+    start(runs, host=host, port=port, token=token, names=name or [], ready=ready)
+
+
+@app.command(rich_help_panel=LOOK)
+def trust(run: RunPath) -> None:
+    """Say that the code this run names may run when a page or an agent looks inside it, or forks it."""
+    from strobe.runs.directory import describe
+    from strobe.runs.trust import trust as mark
+
+    facts = describe(run)
+    entry = facts["entry"] or {}
+    if not mark(run, facts):
+        raise StrobeError(f"the mark could not be written into {run}, or there is no home directory to keep a key in")
+    print(
+        f"{run.name} is marked as yours: looking inside and forking it will run {entry.get('function') or entry.get('script')}"
+    )
 
 
 @app.command(rich_help_panel=START)

@@ -4,17 +4,19 @@ Reads run directories and nothing else; no torch.
 """
 
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from strobe.core.errors import NameNotFound, RunNotFound, StrobeError
+from strobe.core.errors import Damaged, NameNotFound, RunNotFound
 from strobe.runs import directory
 from strobe.runs.run import Run
 
 OPEN = 48  # indexes kept open: each holds three file descriptors
+AGE = 0.5  # seconds that listeners share one look at the folder
 WORDS = ("holds", "fails", "undecided", "outside")
 
 
@@ -29,6 +31,7 @@ class Feed:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._rows: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._known: dict[Path, tuple[Any, str]] = {}
+        self._listed: tuple[float, list[dict[str, Any]]] | None = None
 
     def run(self, id: str) -> Run:
         """The run with this id. Raises `RunNotFound`."""
@@ -38,7 +41,7 @@ class Feed:
             if id not in self._places:
                 raise RunNotFound("there is no run with this id; it may have been moved or deleted: look at the list")
             if id not in self._runs:
-                self._runs[id] = Run(self._places[id])
+                self._runs[id] = Run(self._places[id], keep_index=False)
             self._runs.move_to_end(id)
             while len(self._runs) > OPEN:
                 _, old = self._runs.popitem(last=False)
@@ -56,9 +59,15 @@ class Feed:
                     stamp = (place / "run.json").stat()
                     mark = (stamp.st_mtime_ns, stamp.st_ino, stamp.st_size)
                     id = known[place][1] if known.get(place, (None,))[0] == mark else directory.describe(place)["id"]
+                    if not isinstance(id, str) or len(id) != 32:
+                        raise Damaged("its run.json has no id")
+                    if id in self._places:
+                        raise Damaged(
+                            f"a copy of {self._places[id].name} (the same id): commands would reach the other; move one away"
+                        )
                     self._known[place] = (mark, id)
                     self._places[id] = place
-                except (StrobeError, OSError, KeyError) as e:
+                except Exception as e:  # whatever a stranger's run.json holds: the others are shown
                     self._damaged[str(place)] = _damaged(self.name(place), str(e))
 
     def _below(self) -> list[Path]:
@@ -72,12 +81,16 @@ class Feed:
         """What a run is called in the list: its folder, and the study's where it lies in one."""
         return place.name if place.parent == self.root or place == self.root else f"{place.parent.name}/{place.name}"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a run, newest first; a run whose journals did not grow costs a few stats."""
+    def rows(self, *, fresh: bool = True) -> list[dict[str, Any]]:
+        """One row a run, newest first; a run whose journals did not grow costs a few stats. `fresh=False`: at most `AGE` old."""
         with self.lock:
+            if not fresh and self._listed and time.monotonic() - self._listed[0] < AGE:
+                return self._listed[1]
             self.scan()
             found = [self.row(id) for id in self._places]
-            return sorted([*found, *self._damaged.values()], key=lambda r: (-r["created"], r["name"]))
+            rows = sorted([*found, *self._damaged.values()], key=lambda r: (-r["created"], r["name"]))
+            self._listed = (time.monotonic(), rows)
+            return rows
 
     def row(self, id: str) -> dict[str, Any]:
         """What the list shows of a run."""
@@ -88,7 +101,7 @@ class Feed:
                 return self._rows[id][1]
             try:
                 row = {**_row(self.run(id)), "name": self.name(place)}
-            except (StrobeError, OSError) as e:
+            except Exception as e:  # as above, for its journals
                 row = _damaged(self.name(place), str(e), id)
             self._rows[id] = (mark, row)
             return row
@@ -97,12 +110,6 @@ class Feed:
         sizes = tuple((p.name, p.stat().st_size) for p in directory.journals(place))
         steps = place / "steps"
         return sizes, directory.live(place), steps.stat().st_mtime_ns if steps.is_dir() else 0
-
-    def changed(self) -> list[dict[str, Any]]:
-        """Rows that differ from what they were when last asked for."""
-        with self.lock:
-            before = {id: row for id, (_, row) in self._rows.items()}
-            return [r for r in self.rows() if before.get(r["id"]) is not r and not r["damaged"]]
 
 
 def _folders(place: Path) -> list[Path]:
@@ -124,7 +131,7 @@ def _row(run: Run) -> dict[str, Any]:
     words = [e["word"] for e in index.events("verdict")]
     parent = run.facts["parent"]
     return {
-        "id": run.facts["id"], "name": run.name, "created": run.facts["created"], "status": run.status, "live": run.live,
+        "id": run.facts["id"], "name": run.name, "created": float(run.facts["created"]), "status": run.status, "live": run.live,
         "start": run.start, "last": max(index.last_step(), *run.stored()[-1:], run.start),
         "parent": parent and {"id": parent["id"], "name": Path(parent["run"]).name, "step": parent["step"]},
         "about": plain(run.facts["about"]), "edits": [edit_text(e) for e in run.facts["edits"]],

@@ -9,7 +9,7 @@ import hmac
 import json
 import traceback
 from http.cookies import SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -88,7 +88,7 @@ class Guard:
         if host.lower() not in self.hosts:
             return 403, f"this server does not answer to the name {host[:100]!r}; use {min(self.hosts)}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
             return 403, "a request from another origin is refused"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403, "a request from another site is refused"

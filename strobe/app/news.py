@@ -74,7 +74,7 @@ def _news(
             elif series:
                 out.append(("points", {"run": id, "series": series}))
             out += [("event", {"run": id, "event": e}) for e in events]
-        now = {r["id"]: r for r in feed.rows() if not r["damaged"]}
+        now = {r["id"]: r for r in feed.rows(fresh=False) if not r["damaged"]}
         if not first:
             out += [("row", r) for id, r in now.items() if rows.get(id) is not r]
     return out, now

@@ -13,9 +13,10 @@ from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
 from strobe.app.report import panels_of
 from strobe.app.worker import Jobs, Looker
-from strobe.core.errors import RunNotFound
+from strobe.core.errors import Damaged, RunNotFound
 from strobe.runs import directory
 from strobe.runs.run import Run
+from strobe.runs.trust import trusted
 
 NAMES, POINTS = 64, 20_000  # series in one question; points of one series in one answer
 
@@ -122,21 +123,17 @@ def run_page(feed: Feed, run: Run) -> dict[str, Any]:
     """All that the page of one run starts from."""
     index = run.index
     counts = index.counts()
-    older = run
-    lineage: list[dict[str, Any]] = []
-    while True:
-        try:
-            parent = older.parent
-        except RunNotFound:
-            parent = None
-        if parent is None:
-            break
-        lineage.insert(0, {"id": parent.facts["id"], "name": parent.name, "until": older.start})
-        older = parent
+    try:
+        ancestors = run.ancestors()
+    except (RunNotFound, Damaged):
+        ancestors = []  # what the row says of its parent stands; the rest cannot be found
+    ends = [*(a.start for a in ancestors[1:]), run.start]
+    lineage = [{"id": a.facts["id"], "name": a.name, "until": end} for a, end in zip(ancestors, ends, strict=False)]
     rows = [feed.row(id) for id in feed._places]
     branches = [r for r in rows if (r["parent"] or {}).get("id") == run.facts["id"]]
     arrays = {e["name"] for e in index.events("reading", superseded=False) if np.ndim(e["value"])}
     cursor, entry = run.cursor, run.facts["entry"]
+    ours = trusted(run.path, run.facts)
     why = "" if entry else "it was recorded from a notebook or a test; record with entry=(function, keyword arguments)"
     if entry and cursor == "none":
         why = "its loop draws its own batches, so it can only be replayed and forked from step 0"
@@ -147,7 +144,7 @@ def run_page(feed: Feed, run: Run) -> dict[str, Any]:
             {"name": k, "points": n, "last_step": hi, "scalar": scalar, "last": _last(run, k)}
             for k, (n, hi, scalar) in counts.items()
         ],
-        "arrays": sorted(arrays), "controls": controls_of(run), "replayable": not why, "why_not": why,
+        "arrays": sorted(arrays), "controls": controls_of(run), "replayable": not why, "why_not": why, "trusted": ours,
         "examples": bool(index.db.execute("SELECT 1 FROM arrays WHERE kind = 'examples' LIMIT 1").fetchone()),
         "lineage": lineage, "branches": [{k: b[k] for k in ("id", "name", "start", "last", "status", "edits")} for b in branches],
         "objects": run.facts["objects"], "surroundings": plain(run.facts["surroundings"]), "entry": plain(entry),

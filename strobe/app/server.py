@@ -22,6 +22,7 @@ from strobe.app.news import add_news
 from strobe.app.reads import add_reads
 from strobe.app.worker import Jobs, Looker, TookTooLong
 from strobe.core.errors import NameNotFound, RunNotFound, StepNotFound, StrobeError
+from strobe.runs.trust import Untrusted
 
 STATIC = Path(__file__).parent / "static"
 
@@ -35,6 +36,7 @@ def make_app(root: Path, *, token: str, hosts: set[str], cookie: str = "strobe")
     app.add_middleware(Guard, token=token, hosts={h.lower() for h in hosts}, cookie=cookie)
     for kind, status in (
         (RunNotFound, 404),
+        (Untrusted, 403),
         (NameNotFound, 404),
         (StepNotFound, 404),
         (TookTooLong, 408),
@@ -89,8 +91,10 @@ def _pages(app: FastAPI) -> None:
         return Response(status_code=204)
 
 
-def serve(root: Path, *, host: str, port: int, token: str | None, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted. `ready` gets the address with its token once the port is open."""
+def serve(
+    root: Path, *, host: str, port: int, token: str | None, names: list[str], ready: Callable[[str], None]
+) -> None:
+    """Serve until interrupted. `names`: further names that browsers may call this machine by; `ready` gets the address."""
     import socket
 
     import uvicorn
@@ -106,7 +110,7 @@ def serve(root: Path, *, host: str, port: int, token: str | None, ready: Callabl
     port = sock.getsockname()[1]
     token = token or secrets.token_urlsafe(32)
     shown = f"[{host}]" if ":" in host else host
-    hosts = {f"{h}:{port}" for h in ("127.0.0.1", "localhost", "[::1]", shown)}
+    hosts = {f"{h}:{port}" for h in ("127.0.0.1", "localhost", "[::1]", shown, *names)}
     app = make_app(root, token=token, hosts=hosts, cookie=f"strobe_{port}")
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=256

@@ -74,7 +74,8 @@ def draw(run: Run, panels: Sequence[Panel], branches: Sequence[Run], stages: dic
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
-                         "axes.spines.right": False, "svg.hashsalt": "strobe", "font.sans-serif": ["DejaVu Sans", "Arial"]}):  # fmt: skip
+                         "axes.spines.right": False, "svg.hashsalt": "strobe",
+                         "text.parse_math": False, "font.sans-serif": ["DejaVu Sans", "Arial"]}):  # fmt: skip
         rows = len(panels) + 1
         heights = [1.55] * len(panels) + [0.75]
         fig, axes = plt.subplots(rows, 1, sharex=True, figsize=(WIDTH, sum(heights) + 0.5), height_ratios=heights)
@@ -256,7 +257,7 @@ def draw_path(run: Run, name: str, stages: dict[str, Any] | None) -> str | None:
         return None
     steps = np.array(how["steps"])
     stage = np.searchsorted(stages["value"], steps, side="right") if stages else np.zeros(len(steps), int)
-    with plt.rc_context({"svg.fonttype": "none", "font.size": 9, "svg.hashsalt": "strobe"}):
+    with plt.rc_context({"svg.fonttype": "none", "font.size": 9, "svg.hashsalt": "strobe", "text.parse_math": False}):
         fig, ax = plt.subplots(figsize=(6.4, 4.2))
         ax.plot(scores[:, 0], scores[:, 1], color="#999999", lw=0.8, zorder=1)
         for k in np.unique(stage):

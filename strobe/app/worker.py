@@ -20,6 +20,7 @@ from typing import Any
 from strobe.core.errors import StrobeError
 
 SECONDS, MEMORY = 60.0, 8 << 30  # what a look may take
+WAITING = 8  # looks that may wait for one another: each holds a thread of the server
 KEPT = 3  # models kept built in the looking process
 JOBS, JOBS_KEPT = 2, 200  # forks at once; finished ones remembered
 
@@ -33,13 +34,21 @@ class Looker:
 
     def __init__(self, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         self.seconds, self.memory = seconds, memory
-        self._lock = threading.Lock()
+        self._lock, self._places = threading.Lock(), threading.BoundedSemaphore(WAITING)
         self._child: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
         self._log: Any = None
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send one request and wait. Raises `TookTooLong`, or `StrobeError` with what went wrong."""
+        if not self._places.acquire(blocking=False):
+            raise TookTooLong(f"{WAITING} looks are waiting already; try again when they are done")
+        try:
+            return self._ask(request)
+        finally:
+            self._places.release()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if not self._lock.acquire(timeout=self.seconds):
             raise TookTooLong("another look is still running; try again when it is done")
         try:

@@ -53,14 +53,14 @@ def send(
     )
     payload = bytes([JSON]) + dumps(asdict(command))
     try:
-        fd = os.open(channel / "commands.journal", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = os.open(channel / "commands.journal", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.write(fd, struct.pack("<II", len(payload), crc32(payload)) + payload)
             os.fsync(fd)
             size = os.fstat(fd).st_size
         finally:
             os.close(fd)
-        with (channel / "counter").open("r+b") as f:
+        with os.fdopen(os.open(channel / "counter", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as f:
             f.write(size.to_bytes(8, "little"))
     except OSError as e:
         raise StrobeError(f"the command could not be written to {channel}: {e.strerror}") from e

@@ -1,5 +1,6 @@
 """The run directory: who may write it, what it says of itself. No torch except to describe the surroundings.
 
+mark           says that this user recorded it here, so that a page may run its code      (trust.py)
 run.json       what ran: entry, objects, surroundings, source hashes, parent and edits of a branch; with its checksum
 source/        the code that ran
 journal/       one framed file per writer process                     (journal.py)
@@ -25,6 +26,7 @@ from typing import Any
 from strobe.core.errors import BadOption, Damaged, NotARun, RunBusy, RunExists, RunNotFound, StrobeError
 from strobe.runs.journal import JSON, Frame, Journal, loads, read
 from strobe.runs.snapshots import FORMAT, loads_manifest, sync_dir, write_manifest
+from strobe.runs.trust import trust
 
 try:
     import fcntl
@@ -131,7 +133,7 @@ def forsake(path: Path) -> None:
             path.rmdir()
 
 
-_OURS = {"writer.lock", "journal", "steps", "source", "control", "readings", "run.json", "index.sqlite"}
+_OURS = {"writer.lock", "mark", "journal", "steps", "source", "control", "readings", "run.json", "index.sqlite"}
 
 
 def live(path: Path) -> bool:
@@ -186,6 +188,7 @@ def create(
     }
     write_manifest(path / ".run.json", body)
     os.replace(path / ".run.json", path / "run.json")
+    trust(path, body)
     sync_dir(path)
     return body
 

@@ -173,10 +173,10 @@ def stays(edit: Mapping[str, Any]) -> bool:
 def _weights(edit: Mapping[str, Any]) -> dict[int, float]:
     try:
         weights = {int(i): float(w) for i, w in edit["weights"].items()}
-    except (KeyError, AttributeError, TypeError, ValueError) as e:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as e:
         raise BadOption(f'an edit of examples is {{"act": "examples", "weights": {{"17": 0.0}}}}, got {edit!r}') from e
-    if bad := {i: w for i, w in weights.items() if not (math.isfinite(w) and w >= 0)}:
-        raise BadOption(f"the weight of an example is finite and not negative, got {bad}")
+    if bad := {i: w for i, w in weights.items() if not 0 <= w <= 1e6}:
+        raise BadOption(f"the weight of an example lies between 0 and 1e6, got {dict(list(bad.items())[:3])}")
     return weights
 
 
@@ -221,7 +221,7 @@ def _parse_text(text: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({m['kwargs'] or ''})", mode="eval").body
         kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}  # type: ignore[attr-defined]
-    except (SyntaxError, ValueError) as e:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as e:
         raise BadOption(f"cannot read the options in {text!r}; write {m['name']}(option=1.0)=SITE") from e
     return {"act": "site", "site": m["value"], "edit": path_of(lookup(m["name"], "edit")), "kwargs": kwargs}
 

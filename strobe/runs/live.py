@@ -39,6 +39,7 @@ class Live(Notes):
     _old_handler: Any
     _looped = _terminated = _stopping = False
     _script: dict[int, list[dict[str, Any]]]
+    _weighs = False
     _rewinds = 0
     _bad_step = -2
     _next_snapshot = _due = NEVER
@@ -96,6 +97,9 @@ class Live(Notes):
         such an edit it is `losses.mean()`, to the bit; where a whole batch is dropped, zero.
         """
         weights = self.levers.weights
+        if not self._weighs:
+            self._weighs = True
+            self.event("weighs")  # so that a fork knows that dropping examples will do something here
         if not weights:
             return losses.mean()
         w = losses.new_tensor([weights.get(int(i), 1.0) for i in ids])

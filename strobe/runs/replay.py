@@ -156,6 +156,11 @@ def fork(
             f"{run.name}: its loop draws its own batches, so a branch can only start at step 0; "
             "loop with `for step in rec.steps(N)`, or hand over data= with a state"
         )
+    if any(e["act"] == "examples" for e in plain) and not run.events("weighs"):
+        raise BadOption(
+            f"the loop of {run.name} never called rec.weigh, so that dropping examples would change nothing there; take the "
+            "loss from rec.weigh(ids, losses)"
+        )
     out = out or directory.free_name(run.path)
     run = Run(run.path.resolve())  # the loop may run in another directory
     parent = {"run": str(run.path.resolve()), "id": run.facts["id"], "step": step}

@@ -41,10 +41,13 @@ class Series:
 
 
 class Run:
-    """A run directory, open for reading; it may be live. Made by `open_run`."""
+    """A run directory, open for reading; it may be live. Made by `open_run`.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    `keep_index=False`: a small run that has no index file yet is read without making one.
+    """
+
+    def __init__(self, path: str | Path, *, keep_index: bool = True) -> None:
+        self.path, self._keep_index = Path(path), keep_index
         self.facts = directory.describe(self.path)
         self.snapshots = Snapshots(self.path)
 
@@ -73,7 +76,7 @@ class Run:
 
     @cached_property
     def _index(self) -> Index:
-        few = sum(p.stat().st_size for p in directory.journals(self.path)) < FEW
+        few = not self._keep_index and sum(p.stat().st_size for p in directory.journals(self.path)) < FEW
         return Index(self.path, in_memory=few and not (self.path / "index.sqlite").exists())
 
     @property
@@ -109,19 +112,12 @@ class Run:
     def series(self, name: str, *, lineage: bool = False) -> Series:
         """A trace. `lineage=True` puts the ancestors' part, up to the fork step, in front. Raises `NameNotFound`."""
         index = self.index
-        parts = index.series(name)
-        parent = self.parent if lineage else None
-        if parent is not None:
-            try:
-                before = parent.series(name, lineage=True)
-                keep = before.steps <= self.start
-                own = parts[0] > self.start
-                parts = tuple(
-                    np.concatenate([b[keep], p[own]])
-                    for b, p in zip((before.steps, before.values, before.errs, before.times), parts, strict=True)
-                )  # type: ignore[assignment]
-            except NameNotFound:
-                pass
+        parts, start = index.series(name), self.start
+        for older in reversed(self.ancestors()) if lineage else ():
+            before = older.index.series(name)
+            keep, own = before[0] <= start, parts[0] > start
+            parts = tuple(np.concatenate([b[keep], p[own]]) for b, p in zip(before, parts, strict=True))  # type: ignore[assignment]
+            start = older.start
         if not len(parts[0]):
             raise NameNotFound(f"{self.name} has no series {name!r}; {near(name, index.names())}")
         return Series(name, *parts)
@@ -160,6 +156,20 @@ class Run:
             if directory.exists(place) and directory.describe(place)["id"] == p["id"]:
                 return Run(place)
         raise RunNotFound(f"the parent of {self.name}, {p['run']}, is not there; move it back beside this run")
+
+    def ancestors(self) -> list["Run"]:
+        """The runs this one came from, the trunk first. Raises `RunNotFound`, and `Damaged` where they go in a circle."""
+        found: list[Run] = []
+        older, seen = self.parent, {self.facts["id"]}
+        while older is not None:
+            if older.facts["id"] in seen:
+                raise Damaged(
+                    f"{self.name} is recorded as its own ancestor, by way of {older.name}; its run.json is wrong"
+                )
+            seen.add(older.facts["id"])
+            found.insert(0, older)
+            older = older.parent
+        return found
 
     def branches(self) -> list["Run"]:
         """Runs beside this one that were forked from it."""

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ from strobe.app.guard import BODY
 from strobe.app.server import make_app
 from strobe.app.worker import Looker, TookTooLong
 from strobe.core.errors import StrobeError
+from strobe.runs.control import send
 from strobe.runs.directory import StrobeWarning
 from strobe.runs.replay import replay
 from strobe.runs.run import open_run
@@ -140,6 +143,10 @@ def test_edits_from_outside_never_name_an_import_path() -> None:
     for bad in (
         "os:system(command='id')=net", "subprocess:call=x", "strobe.edits.ablate:ablate=0", "nothing=1", "", "lr", "lr=__import__('os')",
         {"act": "params", "edit": "os:system"}, {"act": "site", "site": "0", "edit": "os:system"}, {"act": "set", "name": "x", "value": 1},
+        {"act": "site", "site": "0", "edit": "strobe.edits.ablate:ablate", "kwargs": "abc"}, {"act": "set", "name": ["lr"], "value": 1},
+        {"act": "site", "site": "0", "edit": ["x"]}, {"act": "set", "name": "lr", "value": 10**400},
+        {"act": "set", "name": "lr", "value": True},
+        {"act": "examples", "weights": {"1": 10**400}}, {"act": "examples", "weights": {"1": 1e39}}, f"scale(factor={'-' * 400}1)=0",
         {"act": "examples", "weights": {"a": 1}}, {"act": "examples", "weights": {"1": -1}}, {},
     ):  # fmt: skip
         with pytest.raises(StrobeError):
@@ -360,7 +367,7 @@ def test_another_address_needs_a_token_and_a_taken_port_is_said(tmp_path: Path) 
         return " ".join(got.stderr.split())
 
     assert "give a --token of your own" in said(str(tmp_path), "--host", "0.0.0.0")
-    assert "at least 16 characters" in said(str(tmp_path), "--token", "short")
+    assert "at least 16 letters" in said(str(tmp_path), "--token", "short")
     assert "there is no folder" in said(str(tmp_path / "nowhere"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -415,3 +422,104 @@ def test_a_look_beyond_its_memory_is_said(runs: Path) -> None:
     with pytest.raises(StrobeError):
         looker.ask(run=str((runs / "trunk").resolve()), view="modules", step=60, args={}, other=None)
     looker.close()
+
+
+def test_a_strangers_run_is_listed_and_read_but_its_code_is_not_run(tmp_path: Path) -> None:
+    toy_again(out=str(tmp_path / "r"), steps=6)
+    facts = json.loads((tmp_path / "r/run.json").read_text())
+    c = client(tmp_path, **GOOD)
+    (row,) = c.get("/api/runs").json()["runs"]
+    page = c.get(f"/api/runs/{row['id']}").json()
+    assert page["trusted"]
+    (tmp_path / "r/mark").write_text("0" * 64)  # as from another machine
+    for path, body in (("look", {"view": "modules", "step": 6}), ("fork", {"step": 1, "edits": []})):
+        refused = c.post(f"/api/runs/{row['id']}/{path}", json=body)
+        assert refused.status_code == 403
+        assert "toys:toy_again" in refused.json()["error"]
+        assert "strobe trust" in refused.json()["error"]
+    assert c.get(f"/api/runs/{row['id']}/series", params={"name": "loss"}).json()["series"]["loss"]["n"] == 6
+    assert not c.get(f"/api/runs/{row['id']}").json()["trusted"]
+    done = subprocess.run(
+        [sys.executable, "-m", "strobe.app.cli", "trust", str(tmp_path / "r")], capture_output=True, text=True
+    )
+    assert "will run toys:toy_again" in done.stdout
+    assert c.get(f"/api/runs/{row['id']}").json()["trusted"]
+    assert facts["entry" if "entry" in facts else next(iter(facts))]
+
+
+def rewrite(run: Path, **changes: Any) -> None:
+    """A run.json that says something else, with a good checksum."""
+    from strobe.runs.directory import describe
+    from strobe.runs.snapshots import write_manifest
+
+    (run / "run.json").rename(run / "old.json") if not (run / "old.json").exists() else None
+    write_manifest(run / "run.json", {**changes.pop("base"), **changes})
+    assert describe(run)
+
+
+def test_whatever_a_run_holds_the_others_are_listed(tmp_path: Path) -> None:
+    """What broke the list, or hung it, when somebody tried."""
+    from strobe.runs.directory import describe
+
+    for name in ("good", "bad"):
+        with strobe.record(tmp_path / name, model=strobe_model()) as rec:
+            rec.step(loss=1.0)
+    base = describe(tmp_path / "bad")
+    journal = next((tmp_path / "bad/journal").iterdir())
+    whole = journal.read_bytes()
+    me = {"run": str(tmp_path / "bad"), "id": base["id"], "step": 0}
+    cases: list[dict[str, Any]] = [
+        {"id": [1]}, {"id": "short"}, {"created": "yesterday"}, {"start": "x"}, {"edits": [{}]}, {"parent": me},
+        {"about": None}, {"entry": 7},
+    ]  # fmt: skip
+    for case in cases:
+        rewrite(tmp_path / "bad", base=base, **case)
+        c = client(tmp_path, **GOOD)
+        rows = c.get("/api/runs")
+        assert rows.status_code == 200, case
+        assert {r["name"] for r in rows.json()["runs"]} == {"good", "bad"}, case
+        for r in rows.json()["runs"]:
+            if r["id"] == base["id"]:
+                c.get(f"/api/runs/{r['id']}/series", params={"name": "loss", "lineage": True})
+                c.get(f"/api/runs/{r['id']}")  # answered, whatever it says
+    rewrite(tmp_path / "bad", base=base)
+    from zlib import crc32
+
+    frames = [
+        bytes([1]) + text
+        for text in (b"[1, 2]", b'{"kind": "event"}', b"[" * 20_000, b'{"kind": "event", "type": "x", "step": 1e400}')
+    ]
+    for payload in [*frames, bytes([2]) + b"\xff" * 30]:
+        import struct
+
+        journal.write_bytes(whole + struct.pack("<II", len(payload), crc32(payload)) + payload)
+        (tmp_path / "bad/index.sqlite").unlink(missing_ok=True)
+        assert client(tmp_path, **GOOD).get("/api/runs").status_code == 200, payload[:30]
+    began = time.monotonic()
+    journal.write_bytes(whole + b"\x01" * 30_000_000)  # a length and a kind at every byte
+    assert client(tmp_path, **GOOD).get("/api/runs").status_code == 200
+    assert time.monotonic() - began < 20
+    journal.write_bytes(whole)
+    shutil.copytree(tmp_path / "bad", tmp_path / "copy")
+    rows = client(tmp_path, **GOOD).get("/api/runs").json()["runs"]
+    assert next(r for r in rows if r["name"] == "copy")["damaged"].startswith("a copy of bad")
+
+
+def test_a_false_index_and_links_are_not_followed(tmp_path: Path) -> None:
+    with strobe.record(tmp_path / "r", model=strobe_model()) as rec:
+        rec.step(loss=1.0)
+        other = tmp_path / "other.txt"
+        other.write_bytes(b"mine")
+        commands = tmp_path / "r/control/commands.journal"
+        commands.unlink()
+        commands.symlink_to(other)
+        with pytest.raises(StrobeError, match="could not be written"):
+            send(tmp_path / "r", "pause")
+        assert other.read_bytes() == b"mine"
+    (tmp_path / "r/index.sqlite").unlink(missing_ok=True)
+    with sqlite3.connect(tmp_path / "r/index.sqlite") as db:
+        db.executescript(
+            "PRAGMA user_version = 2; CREATE VIEW chunks AS WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) SELECT * FROM t"
+        )
+    db.close()
+    assert open_run(tmp_path / "r").series("loss").values.tolist() == [1.0]

@@ -161,6 +161,6 @@ def test_weights_that_are_none_are_refused_with_an_example_of_some(trunk: Run, b
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
 def test_a_weight_is_finite_and_not_negative(trunk: Run, bad: float) -> None:
-    with pytest.raises(StrobeError, match=r"the weight of an example is finite and not negative, got \{4: "):
+    with pytest.raises(StrobeError, match=r"the weight of an example lies between 0 and 1e6, got \{4: "):
         trunk.fork(0, [edit({3: 1.0, 4: bad})])
     assert trunk.branches() == []
