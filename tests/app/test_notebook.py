@@ -1,0 +1,153 @@
+"""A run in a notebook: a widget with the run's own numbers, and a picture that needs nothing."""
+
+import base64
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import strobe
+from strobe.app import notebook
+from strobe.app.notebook import Picture, given, show
+from strobe.core.errors import NameNotFound
+from strobe.runs.run import Run, open_run
+from toys import toy_again
+
+BAD = "<img src=x onerror=alert(1)>"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("runs")
+    toy_again(out=str(root / "trunk"), steps=60)
+    open_run(root / "trunk").fork(20, ["lr=1e-3"], out=root / "slower")
+    return open_run(root / "trunk")
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module to stand for the built one."""
+    if not notebook.MODULE.exists():
+        (tmp_path / "widget.js").write_text("export default { render() {} }")
+        monkeypatch.setattr(notebook, "MODULE", tmp_path / "widget.js")
+        notebook._widget.cache_clear()
+
+
+def bundle(shown: Any) -> dict[str, Any]:
+    made = shown._repr_mimebundle_()
+    return made[0] if isinstance(made, tuple) else made
+
+
+def svg(text: str) -> str:
+    return base64.b64decode(re.findall(r"base64,([^\"]+)\"", text)[0]).decode()
+
+
+@pytest.mark.usefixtures("module")
+def test_the_widget_and_the_picture_come_together(run: Run) -> None:
+    pytest.importorskip("anywidget")
+    shown = show(run)
+    made = bundle(shown)
+    assert made[WIDGET]["model_id"] == shown.model_id
+    assert svg(made["text/html"]).startswith("<svg")
+    assert "slower" in svg(made["text/html"])
+    state = shown.get_state()
+    assert {"_esm", "_given", "step", "zoom"} <= set(state)
+    json.dumps(state["_given"], allow_nan=False)
+    shown.step = 7
+    assert shown.get_state("step") == {"step": 7}
+
+
+def test_the_numbers_are_the_runs(run: Run) -> None:
+    data = given(run)
+    for name, trace in data["traces"].items():
+        if name in run.names():
+            s = run.series(name)
+            assert trace["steps"] == s.steps.tolist()
+            assert trace["values"] == s.values.tolist()
+    (branch,) = data["branches"]
+    assert (branch["name"], branch["start"], branch["edits"]) == ("slower", 20, ["lr=0.001"])
+    assert data["branch_traces"][branch["id"]]["loss"]["steps"][0] >= 20
+    assert (data["last"], data["stored"]) == (run.last, run.stored())
+
+
+def test_chosen_series_and_near_misses(run: Run) -> None:
+    assert [p["title"] for p in given(run, ["loss"])["panels"]] == ["loss"]
+    assert set(given(run, ["loss"])["traces"]) == {"loss"}
+    with pytest.raises(NameNotFound, match="has no series 'los'; did you mean loss"):
+        show(run, ["los"])
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize("anywidget", [True, False])
+def test_hostile_names_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anywidget: bool) -> None:
+    without(monkeypatch) if not anywidget else pytest.importorskip("anywidget")
+    with strobe.record(tmp_path / BAD, model=torch.nn.Linear(1, 1), about={BAD: BAD}) as rec:
+        for _ in range(3):
+            rec.step(loss=1.0, **{BAD: float("nan")})
+    text = bundle(show(open_run(tmp_path / BAD)))["text/html"]
+    assert text.count("<img") == 1
+    assert "&lt;img src=x" in text
+    assert "<img" not in svg(text)
+    assert "<script" not in text + svg(text)
+
+
+def test_a_live_run_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    with strobe.record(tmp_path / "live", model=torch.nn.Linear(1, 1)) as rec:
+        rec.step(loss=1.0)
+        rec.step(loss=0.5)
+        for kind in ("anywidget", "picture"):
+            if kind == "picture":
+                without(monkeypatch)
+            shown = show(open_run(tmp_path / "live"))
+            before = bundle(shown)["text/html"]
+            for _ in range(20):
+                rec.step(loss=0.25)
+            until = time.monotonic() + 20  # a journal is written with a little delay
+            while time.monotonic() < until and open_run(tmp_path / "live").last < rec.n:
+                time.sleep(0.05)
+            shown.refresh()
+            seen.append(bundle(shown)["text/html"] != before)
+    assert seen == [True, True]
+
+
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    notebook._widget.cache_clear()
+    monkeypatch.setattr(notebook, "_widget", notebook._widget.__wrapped__)
+
+
+def test_without_anywidget_the_picture_still_comes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch)
+    shown = show(run)
+    assert isinstance(shown, Picture)
+    assert set(bundle(shown)) == {"text/plain", "text/html"}
+    assert svg(bundle(shown)["text/html"]).startswith("<svg")
+
+
+def test_the_plots_of_the_notebook_go_on(run: Run) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    try:
+        bundle(Picture(run))
+        assert matplotlib.get_backend().lower() == "svg"
+    finally:
+        matplotlib.use("agg")
+
+
+def test_a_spike_survives_the_thinning(tmp_path: Path) -> None:
+    with strobe.record(tmp_path / "long", model=torch.nn.Linear(1, 1)) as rec:
+        for i in range(3 * notebook.POINTS):
+            rec.step(loss=1000.0 if i == 7777 else float(np.sin(i)))
+    trace = given(open_run(tmp_path / "long"))["traces"]["loss"]
+    assert max(trace["values"]) == 1000.0
+    assert len(trace["steps"]) <= 2 * notebook.POINTS
+    assert trace["thinned"]
