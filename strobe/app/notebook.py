@@ -46,8 +46,6 @@ def show(run: Run, series: Sequence[str] | None = None) -> Any:
     `series`: names of series or titles of panels, in the order wanted; by default what the run declares. The answer
     has `step` and `zoom`, both to read and to set, and `refresh()` for what was recorded since. A saved notebook keeps
     a picture. Without anywidget (`pip install "strobe[notebook]"`) it is the picture alone. Raises `NameNotFound`.
-
-    >>> show(open_run("runs/demo/trunk"), ["loss"])  # doctest: +SKIP
     """
     kind = _widget() if MODULE.exists() else None
     return Picture(run, series) if kind is None else kind(run, series)
@@ -68,7 +66,9 @@ def _widget() -> Any:
         _esm = MODULE.read_text(encoding="utf-8")
         _given = traitlets.Dict().tag(sync=True)
         step = traitlets.Int(None, allow_none=True, help="where the playhead is; None: at the newest").tag(sync=True)
-        zoom: Any = traitlets.List(None, allow_none=True, help="first and last step in view; None: all").tag(sync=True)
+        zoom: Any = traitlets.Tuple(
+            traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True, help="steps in view; None: all"
+        ).tag(sync=True)
 
         def __init__(self, run: Run, series: Sequence[str] | None = None) -> None:
             self.picture = Picture(run, series)

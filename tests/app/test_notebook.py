@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -59,9 +60,11 @@ def test_the_widget_and_the_picture_come_together(run: Run) -> None:
     assert "slower" in svg(made["text/html"])
     state = shown.get_state()
     assert {"_esm", "_given", "step", "zoom"} <= set(state)
+    assert (state["step"], state["zoom"]) == (None, None)
     json.dumps(state["_given"], allow_nan=False)
     shown.step = 7
-    assert shown.get_state("step") == {"step": 7}
+    shown.zoom = [5, 50]
+    assert shown.get_state(["step", "zoom"]) == {"step": 7, "zoom": (5, 50)}
 
 
 def test_the_numbers_are_the_runs(run: Run) -> None:
@@ -151,3 +154,66 @@ def test_a_spike_survives_the_thinning(tmp_path: Path) -> None:
     assert max(trace["values"]) == 1000.0
     assert len(trace["steps"]) <= 2 * notebook.POINTS
     assert trace["thinned"]
+
+
+HOST = """<!doctype html><body data-jp-theme-light="true"><div id="cell" style="width:900px"></div><script type="module">
+import widget from "/widget.js"
+const held = GIVEN, hear = {}
+const model = { get: (k) => held[k], set: (k, v) => { held[k] = v }, save_changes: () => { window.held = { ...held } },
+  on: (e, f) => { (hear[e] ??= []).push(f) }, off: (e, f) => { hear[e] = hear[e].filter((g) => g !== f) } }
+window.put = (k, v) => { held[k] = v; for (const f of hear["change:" + k] ?? []) f() }
+window.end = widget.render({ model, el: document.getElementById("cell") })
+</script>"""
+
+
+def cell(browser: Any, run: Run, said: list[str]) -> Any:
+    """A page with nothing but the widget of `run`; its requests and complaints go to `said`."""
+    state = json.dumps({"_given": given(run), "step": None, "zoom": None}).replace("<", "\\u003c")
+    bodies = {"/": ("text/html", HOST.replace("GIVEN", state)), "/widget.js": ("text/javascript", notebook.MODULE.read_text())}  # fmt: skip
+
+    def answer(route: Any) -> None:
+        path = route.request.url.removeprefix("http://cell.test")
+        said.append(path)
+        kind, body = bodies[path]
+        route.fulfill(content_type=kind, body=body)
+
+    page = browser.new_page()
+    page.on("console", lambda m: said.append(m.text))
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.route("**/*", answer)
+    page.goto("http://cell.test/")
+    return page
+
+
+def test_the_widget_draws_scrubs_and_zooms_without_a_server(run: Run, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not (chromium and notebook.MODULE.exists()):
+        pytest.skip("needs chromium and the built pages (make pages)")
+    from playwright.sync_api import sync_playwright
+
+    with strobe.record(tmp_path / BAD, model=torch.nn.Linear(1, 1)) as rec:
+        for i in range(3):
+            rec.step(loss=1.0 / (i + 1), **{BAD: 2.0})
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for r in (run, open_run(tmp_path / BAD)):
+            said = list[str]()
+            page = cell(browser, r, said)
+            head = page.get_by_role("slider", name="playhead")
+            assert head.get_attribute("aria-valuenow") == str(r.last)
+            head.press("Home")
+            assert page.evaluate("held.step") == r.start
+            page.evaluate("put('step', 2)")
+            page.locator("[role=slider][aria-valuenow='2']").wait_for()
+            box = page.locator(".u-over").first.bounding_box()
+            page.mouse.move(box["x"] + 5, box["y"] + 9)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 9, steps=4)
+            page.mouse.up()
+            low, high = page.evaluate("held.zoom")
+            assert 0 <= low < high <= r.last
+            assert page.locator("img").count() == 0
+            page.evaluate("end()")
+            assert page.locator("#cell > *").count() == 0
+            assert said == ["/", "/widget.js"]
+        browser.close()

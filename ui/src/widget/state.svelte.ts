@@ -1,5 +1,5 @@
 /** The strip of a run in a notebook: all numbers came with the widget, nothing is asked for. */
-import { nearest, toX } from '../lib/axis'
+import { nearest } from '../lib/axis'
 import type { Branch, Ev, Law, Panel, Reading, Stages, Traces } from '../lib/types'
 import { flipped, type View } from '../lib/view'
 
@@ -82,7 +82,8 @@ export class Shown implements View {
   }
 
   setZoom(zoom: [number, number] | null): void {
-    this.zoom = zoom && toX(zoom[1], this.log) - toX(zoom[0], this.log) > 1e-6 ? zoom : null
+    const [a, b] = zoom ? [Math.max(Math.floor(zoom[0]), 0), Math.ceil(zoom[1])] : [0, 0]
+    this.zoom = b > a ? [a, b] : null
     this.#write('zoom', this.zoom)
   }
 
