@@ -164,6 +164,7 @@ def test_the_whole_story(browser: Any, tmp_path: Path, folder: Path) -> None:
                 page.get_by_role("button", name="Make and download the report").click()
             download.value.save_as(tmp_path / "report.html")
             loop.wait(timeout=30)
+            page.close()  # a page that is open when its server is killed says so in the console
         away = opened(browser, said, offline=True)
         asked: list[str] = []
         away.on("request", lambda r: asked.append(r.url))
