@@ -142,7 +142,7 @@ class SharpnessTracker:
             most, patience = (width + TURNS, None) if crowded else (max_hvps, width + TURNS)
             got = _solve(snap, k, tol / 2, missed, most, known, seed, GUARDS[1], None, self.trust, patience)
             if crowded and not bool(got.converged.all()):
-                got, spent, turning = None, got.matvecs, False
+                spent, got, turning = got.matvecs, None, False
         if got is None:
             got = _solve(snap, k, tol, missed, max_hvps, None, seed, GUARDS[1], None)
         rest = got.ritz / max(abs(float(got.values[0])), 1e-300)
