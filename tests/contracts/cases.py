@@ -114,7 +114,14 @@ LAWS: dict[str, Said] = {
     ),
 }  # fmt: skip
 
-EDITS: dict[str, list[dict[str, Any]]] = {"ablate": [{}, {"to": "mean"}], "scale": [{"factor": 0.5}]}
+EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
+    "ablate": [lambda n: {}, lambda n: {"to": "mean"}],
+    "scale": [lambda n: {"factor": 0.5}],
+    "scale_direction": [
+        lambda n: {"direction": [1.0] * n},
+        lambda n: {"direction": [1.0] * n, "factor": 2.0, "mean": [0.5] * n},
+    ],
+}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "attention_language": {
         "vocab": 280,
