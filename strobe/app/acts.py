@@ -23,6 +23,7 @@ from strobe.runs.control import ACTS, send
 from strobe.runs.levers import parse_edit
 from strobe.runs.trust import check
 
+LONGEST = 4096  # numbers in an option of an edit: as many as the look `directions` gives
 SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
 
 
@@ -159,6 +160,14 @@ def _edits() -> dict[str, Entry]:
     return {e.name: e for e in catalogue() if e.kind == "edit"}
 
 
+def _plain(option: Any) -> bool:
+    """May an edit's option come from the outside: text, a number, or a flat list of numbers (a direction)?"""
+    if isinstance(option, list):
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e300 for v in option)
+        return len(option) <= LONGEST and numbers
+    return isinstance(option, str | int | float)
+
+
 def safe_edit(edit: str | dict[str, Any], controls: set[str]) -> dict[str, Any]:
     """An edit from the outside as plain data: a control, examples, or an edit of the catalogue; never an import path.
 
@@ -171,13 +180,16 @@ def safe_edit(edit: str | dict[str, Any], controls: set[str]) -> dict[str, Any]:
             raise BadOption(f"cannot read the edit {edit[:100]!r}; there are {', '.join([*known, *sorted(controls)])}")
     elif edit.get("act") == "site":
         kwargs = edit.get("kwargs") or {}
-        plain = isinstance(kwargs, dict) and all(isinstance(v, str | int | float) for v in kwargs.values())
+        plain = isinstance(kwargs, dict) and all(_plain(v) for v in kwargs.values())
         if (
             str(edit.get("edit")) not in {e.path for e in known.values()}
             or not isinstance(edit.get("site"), str)
             or not plain
         ):
-            raise BadOption(f"an edit at a site names one of {', '.join(e.path for e in known.values())}")
+            raise BadOption(
+                f"an edit at a site names one of {', '.join(e.path for e in known.values())}; "
+                f"its options are text, numbers, or lists of at most {LONGEST} finite numbers"
+            )
         edit = {"act": "site", "site": edit["site"], "edit": edit["edit"], "kwargs": dict(kwargs)}
     elif edit.get("act") == "set":
         value = edit.get("value")

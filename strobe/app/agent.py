@@ -75,10 +75,11 @@ def make_server(root: Path, *, allow_control: bool) -> FastMCP:
 
     @server.tool()
     def look(run: str, step: int, view: str, args: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Inside the model at a step. view: modules, tokens, attention, lens, activation, parameter, examples, dose.
+        """Inside the model at a step. view: modules, tokens, attention, lens, activation, parameter, examples, directions, dose.
 
         args by view: tokens/attention/lens {"text"} or {"example"}; activation {"site"}; parameter {"site": "path:param.weight"};
-        dose {"site", "edit": "scale", "doses": [0, 0.5, 1]}. Start with modules: it lists the sites and heads.
+        directions {"site"}; dose {"site", "edit": "scale", "doses": [0, 0.5, 1]}, for a direction {"edit": "scale_direction",
+        "direction", "mean"}. Start with modules: it lists the sites and heads.
         """
         r = found(run)
         _said(check, r.path, r.facts)

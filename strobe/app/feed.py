@@ -153,11 +153,15 @@ def edit_text(edit: dict[str, Any]) -> str:
     if edit["act"] == "set":
         return f"{edit['name']}={edit['value']:g}"
     name = edit.get("edit", "a function given by hand").rpartition(":")[2]
-    kwargs = ", ".join(f"{k}={v}" for k, v in edit.get("kwargs", {}).items())
+    kwargs = ", ".join(f"{k}={_short(v)}" for k, v in edit.get("kwargs", {}).items())
     if edit["act"] == "examples":
         weights = edit["weights"]
         return f"{len(weights)} examples re-weighted" if any(weights.values()) else f"{len(weights)} examples dropped"
     return f"{name}{f'({kwargs})' if kwargs else ''}" + (f"={edit['site']}" if "site" in edit else "")
+
+
+def _short(value: Any) -> str:
+    return f"[{len(value)} numbers]" if isinstance(value, list) and len(value) > 4 else str(value)
 
 
 def plain(x: Any) -> Any:

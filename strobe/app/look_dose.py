@@ -1,6 +1,7 @@
 """What turning a site of the network up, down or off does to its loss and outputs, beside a random change."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -18,6 +19,7 @@ from strobe.core.tap import Edit, patch, tap
 
 DOSED = 12  # examples behind a dose-response curve: at most 33 passes, 0.3 s on the demo's model (chunks of 8 and 4)
 DRAWS = 3  # of the random control
+SCALES = ("scale", "scale_direction")  # edits whose dose is their factor
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 
@@ -27,6 +29,8 @@ def dose(
     *,
     site: str,
     edit: str = "scale",
+    direction: Sequence[float] | None = None,
+    mean: Sequence[float] | None = None,
     doses: Sequence[float] = DOSES,
     text: str | None = None,
     example: int = 0,
@@ -34,7 +38,8 @@ def dose(
 ) -> dict[str, Any]:
     """The loss as a site is turned up, down or off by degrees, beside a random change of the same size.
 
-        scale: x ← d·x (d = 1 changes nothing);   another edit e: x ← x + d·(e(x) − x) (d = 0 changes nothing, 1 is e)
+        scale: x ← d·x (d = 1 changes nothing);   scale_direction: the same of its part along `direction`, from `mean`
+        another edit e: x ← x + d·(e(x) − x) (d = 0 changes nothing, 1 is e)
         control: x ← x + r·‖edit(x) − x‖/‖r‖ along the last dimension, r Gaussian, the same for every dose
 
     Err: standard error over the first 12 examples of the paired difference from the unedited model; of the control, with
@@ -44,23 +49,23 @@ def dose(
     at = Site.parse(site)
     at.parameter(snap.model) if at.part == "param" else at.module(snap.model)
     levels = _doses(doses)
-    make = _maker(edit)
-    edits = [_edit(make, edit == "scale", d) for d in levels]
+    make, scales = _maker(edit, direction, mean), edit in SCALES
+    edits = [_edit(make, scales, d) for d in levels]
     with snap.quiet():
         losses = PerExample(snap, DOSED)
         base = losses.first
         control = [_random(_shapes(snap, at, losses), seed * DRAWS + k) for k in range(DRAWS)]
-        mean, err, wild = [], [], {0.0: torch.stack([base] * DRAWS)}
-        sizes = [abs(d - 1) if edit == "scale" else abs(d) for d in levels]  # of the change, in units of the full one
+        loss, err, wild = [], [], {0.0: torch.stack([base] * DRAWS)}
+        sizes = [abs(d - 1) if scales else abs(d) for d in levels]  # of the change, in units of the full one
         for size, fn in zip(sizes, edits, strict=True):
             got = base if fn is None else _under(snap, at, fn, losses)
-            mean.append(num(got.mean()))
+            loss.append(num(got.mean()))
             err.append(_paired(got, base))
             if fn is not None and size not in wild:
                 wild[size] = torch.stack([_under(snap, at, c(fn), losses) for c in control])
         return {
             "doses": levels,
-            "loss": mean,
+            "loss": loss,
             "err": err,
             "control": {
                 "loss": [num(wild[s].mean()) for s in sizes],
@@ -82,8 +87,16 @@ def _doses(doses: Any) -> list[float]:
     return [float(d) for d in doses]
 
 
-def _maker(name: str) -> Callable[..., Edit]:
-    known = {"scale": "strobe.edits.scale:scale", "ablate": "strobe.edits.ablate:ablate"}
+def _maker(name: str, direction: Any, mean: Any) -> Callable[..., Edit]:
+    known = {e: f"strobe.edits.{e}:{e}" for e in (*SCALES, "ablate")}
+    if name == "scale_direction":
+        if direction is None:
+            raise BadOption("a dose of scale_direction needs its direction, as the look directions gives them")
+        make = partial(load(known[name]), direction=direction, mean=mean)
+        make()  # a direction that is none is said before anything runs
+        return make
+    if direction is not None or mean is not None:
+        raise BadOption(f"only a dose of scale_direction takes a direction and a mean, not one of {name!r}")
     if name in known:
         return load(known[name])
     if ":" in name:  # what a page asks for is looked up, never imported

@@ -19,11 +19,12 @@ from strobe.app.look import VIEWS, Kit, kit_of, look
 from strobe.app.look_dose import _random
 from strobe.app.look_examples import PerExample
 from strobe.app.look_parts import count, nums, rows
-from strobe.core.errors import BadOption, NameNotFound, SiteNotFound
+from strobe.core.errors import BadOption, NameNotFound, SiteNotFound, StateMismatch
 from strobe.core.snapshot import Snapshot
 from strobe.core.system import System
 from strobe.core.tap import patch
 from strobe.edits.ablate import ablate
+from strobe.edits.scale_direction import scale_direction
 from strobe.runs.loop import train
 from strobe.runs.run import Opened, open_run
 
@@ -341,6 +342,77 @@ def test_doses_of_parameters_of_units_and_of_a_probe_in_one_piece() -> None:
     assert (got["loss"][0], got["err"][0], got["base"]["err"]) == (0.0, None, None)
 
 
+# ------------------------------------------------------------------------------------------------- directions
+
+
+class Planted(nn.Module):
+    """A network whose first site carries mean + a·u + b·w, with a of four times the variance of b: known components."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.site, self.out = nn.Identity(), nn.Linear(6, 1, bias=False)
+        with torch.no_grad():
+            self.out.weight.copy_(torch.arange(1.0, 7.0)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.site(x))
+
+
+U, W, N = (torch.tensor(v) for v in ([0.0, -0.6, 0.8, 0, 0, 0], [1.0, 0, 0, 0, 0, 0], [0.0, 0, 0, 0.6, 0.8, 0]))
+AT = torch.tensor([1.0, 2, 3, 4, 5, 6])
+
+
+def planted() -> Snapshot:
+    a, b = torch.tensor([[2.0, 1], [-2, 1], [2, -1], [-2, -1]]).T
+    x = (AT + a[:, None] * U + b[:, None] * W)[:, None].expand(4, 3, 6).clone()  # 4 examples of 3 tokens
+    return Snapshot(Planted(), lambda m, d: m(d).square().mean(), x)
+
+
+def test_a_planted_direction_is_the_first_component() -> None:
+    got = look("directions", planted(), Kit(), site="site")
+    one, two = got["directions"]  # and no third: the rest is rounding
+    assert (got["rows"], got["features"], one["name"], two["name"]) == (12, 6, "PC 1", "PC 2")
+    assert one["direction"] == pytest.approx(U.tolist(), abs=1e-6)
+    assert two["direction"] == pytest.approx(W.tolist(), abs=1e-6)
+    assert (one["explained"], two["explained"]) == (pytest.approx(0.8), pytest.approx(0.2))
+    assert one["mean"] == two["mean"] == pytest.approx(AT.tolist())
+    assert len(look("directions", planted(), Kit(), site="site", most=1)["directions"]) == 1
+    part = look("directions", planted(), Kit(), site="site/2[0]")["directions"][0]  # a head: its own features
+    assert (part["direction"], part["mean"]) == (pytest.approx([0, -0.6, 0.8], abs=1e-6), pytest.approx([1, 2, 3]))
+
+
+def test_the_dose_of_a_direction_is_that_of_the_closed_form() -> None:
+    snap = planted()
+    one = look("directions", snap, Kit(), site="site")["directions"][0]
+    own = {"edit": "scale_direction", "direction": one["direction"], "mean": one["mean"], "site": "site"}
+    got = look("dose", snap, Kit(), **own, doses=[0.0, 1.0, 2.0])
+    for i, d in enumerate(got["doses"]):
+        x = snap.data + (d - 1) * ((snap.data - AT) @ U)[..., None] * U
+        assert got["loss"][i] == pytest.approx(snap.loss(snap.model, x).item(), rel=1e-4)
+    assert got["loss"][1] == got["control"]["loss"][1] == got["base"]["value"]
+    assert (got["err"][1], got["control"]["err"][1]) == (0.0, 0.0)
+    assert got["control"]["loss"][0] == got["control"]["loss"][2] != got["base"]["value"]
+    with snap.quiet(), patch(snap.model, {"site": scale_direction(direction=U.tolist(), mean=AT.tolist())}):
+        left = look("directions", snap, Kit(), site="out:in")["directions"]
+    assert [d["direction"] for d in left] == [pytest.approx(W.tolist(), abs=1e-6)]  # the component is gone
+    still = look("dose", snap, Kit(), **{**own, "direction": N.tolist()}, doses=[0.0, 0.5, 2.0])
+    assert still["loss"] == pytest.approx([still["base"]["value"]] * 3, rel=1e-6)  # nothing varies along it
+
+
+def test_directions_of_heads_of_parameters_and_of_more_features_than_rows() -> None:
+    snap = writes()
+    for site, features in (("layers.1.o:in/2[1]", D // H), ("layers.0", D), (":out.scores", V)):
+        got = look("directions", snap, KIT, site=site)
+        basis = torch.tensor([d["direction"] for d in got["directions"]])
+        assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
+        assert (got["rows"], got["features"]) == (6 * T, features)
+        share = [d["explained"] for d in got["directions"]]
+        assert share == sorted(share, reverse=True)
+    assert look("directions", snap, KIT, site="head:param.weight")["rows"] == V
+    wide = Snapshot(nn.Linear(3, 40), lambda m, x: m(x).mean(), torch.randn(4, 3))
+    assert len(look("directions", wide, Kit(), site="", most=50)["directions"]) == 3
+
+
 # ----------------------------------------------------------------------------------------- examples, pictures
 
 
@@ -440,7 +512,9 @@ def same(a: Any, b: Any) -> bool:
 ASKED: dict[str, list[dict[str, Any]]] = {
     "modules": [{}], "tokens": [{}, {"text": "abcd"}], "attention": [{}, {"text": "abcd"}], "lens": [{}],
     "activation": [{"site": "layers.0"}], "parameter": [{"site": "head:param.bias"}], "examples": [{}],
-    "dose": [{"site": "layers.0", "text": "ab"}, {"site": "head:param.weight", "edit": "ablate"}],
+    "directions": [{"site": "layers.1"}],
+    "dose": [{"site": "layers.0", "text": "ab"}, {"site": "head:param.weight", "edit": "ablate"},
+             {"site": "layers.0", "edit": "scale_direction", "direction": [1] * D}],
 }  # fmt: skip
 
 
@@ -479,6 +553,19 @@ def test_what_is_not_there_is_said_with_near_misses() -> None:
         ("dose", {"site": "head", "edit": "abblate"}, NameNotFound, "did you mean ablate"),
         ("dose", {"site": "head", "edit": "os:abort"}, BadOption, "not an import path"),
         ("dose", {"site": "head", "doses": [float("inf")]}, BadOption, "finite"),
+        ("dose", {"site": "head", "edit": "scale_direction"}, BadOption, "needs its direction"),
+        ("dose", {"site": "head", "direction": [1.0]}, BadOption, "only a dose of scale_direction"),
+        ("dose", {"site": "head", "edit": "scale_direction", "direction": [0.0]}, BadOption, "nowhere"),
+        (
+            "dose",
+            {"site": "head", "edit": "scale_direction", "direction": [1.0]},
+            StateMismatch,
+            f"1 numbers.*size {V}",
+        ),
+        ("directions", {"site": "layer.0"}, SiteNotFound, "did you mean layers.0"),
+        ("directions", {"site": "idle"}, SiteNotFound, "was not reached"),
+        ("directions", {"site": "layers.0", "most": 0}, BadOption, "1 to 50"),
+        ("directions", {"site": "head:param.bias"}, BadOption, "rows of features"),
         ("tokens", {"example": 6}, BadOption, "examples 0 to 5"),
         ("tokens", {"example": -1}, BadOption, "examples 0 to 5"),
         ("tokens", {"text": ""}, BadOption, "type some text"),
@@ -498,6 +585,14 @@ def test_what_is_not_there_is_said_with_near_misses() -> None:
         look("attention", fits(), Kit())
     with pytest.raises(NameNotFound, match="did you mean tokens"):
         look("token", snap, KIT)
+    for out, words in ((4097, "at most 4096"), (4, "does not vary")):
+        same_rows = Snapshot(nn.Linear(2, out), lambda m, x: m(x).mean(), torch.ones(3, 2))
+        with pytest.raises(BadOption, match=words):
+            look("directions", same_rows, Kit(), site="")
+    with torch.no_grad():
+        snap.model.head.weight[0] = torch.nan
+    with pytest.raises(BadOption, match="not all finite"):
+        look("directions", snap, KIT, site="head")
     piece = Snapshot(nn.Linear(4, 1), lambda m, d: m(d[0]).mean() * d[1].sum(), (torch.ones(5, 4), torch.ones(3)))
     with pytest.raises(BadOption, match="cannot be taken apart"):
         look("examples", piece, Kit())

@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 import strobe
 from strobe.app import feed as feed_module
 from strobe.app.acts import safe_edit
-from strobe.app.feed import Deltas, Feed, thinned
+from strobe.app.feed import Deltas, Feed, edit_text, thinned
 from strobe.app.guard import BODY
 from strobe.app.server import make_app
 from strobe.app.worker import Looker, TookTooLong
@@ -139,6 +139,11 @@ def test_no_path_from_outside_is_opened(runs: Path) -> None:
             assert "secret" not in answer.text.replace("secret.txt", "")
 
 
+def direction(numbers: Any) -> dict[str, Any]:
+    made = {"direction": numbers, "factor": 0}
+    return {"act": "site", "site": "0", "edit": "strobe.edits.scale_direction:scale_direction", "kwargs": made}
+
+
 def test_edits_from_outside_never_name_an_import_path() -> None:
     for bad in (
         "os:system(command='id')=net", "subprocess:call=x", "strobe.edits.ablate:ablate=0", "nothing=1", "", "lr", "lr=__import__('os')",
@@ -148,12 +153,23 @@ def test_edits_from_outside_never_name_an_import_path() -> None:
         {"act": "set", "name": "lr", "value": True},
         {"act": "examples", "weights": {"1": 10**400}}, {"act": "examples", "weights": {"1": 1e39}}, f"scale(factor={'-' * 400}1)=0",
         {"act": "examples", "weights": {"a": 1}}, {"act": "examples", "weights": {"1": -1}}, {},
+        *map(direction, ([0.5] * 4097, [[0.5]], [0.5, None], ["0.5"], [True], [float("nan")], [float("inf")], [10**400], {"0": 0.5}, None)),
     ):  # fmt: skip
         with pytest.raises(StrobeError):
             safe_edit(bad, {"lr"})  # type: ignore[arg-type]
     assert safe_edit("lr=1e-4", {"lr"}) == {"act": "set", "name": "lr", "value": 1e-4}
     assert safe_edit("ablate=0.net", set())["edit"] == "strobe.edits.ablate:ablate"
+    assert safe_edit(direction([0.5, -1] * 2048), set()) == direction([0.5, -1] * 2048)
+    assert edit_text(direction([0.5] * 64)) == "scale_direction(direction=[64 numbers], factor=0)=0"
     assert safe_edit({"act": "examples", "weights": {"3": 0}}, set()) == {"act": "examples", "weights": {"3": 0.0}}
+
+
+def test_a_fork_with_a_direction_from_outside_is_replayed(runs: Path, tmp_path: Path) -> None:
+    edit = safe_edit(direction([1, 0, 0, -1] * 2), set())
+    branch = open_run(runs / "trunk").fork(20, [edit], out=tmp_path / "turned")
+    assert branch.facts["edits"] == [edit]
+    assert branch.series("loss").values[-1] != open_run(runs / "trunk").series("loss").values[-1]
+    assert replay(branch, branch.last, verify=True).ok
 
 
 def test_the_rows_and_traces_are_those_of_the_run(runs: Path) -> None:
