@@ -3,8 +3,9 @@
     python bench/pages.py [--runs 50] [--points 10000000] [--tensorboard]
 
 Wall seconds on this machine, the server in a process of its own, over loopback HTTP as a browser asks (gzip). `cold` has no index yet:
-the server reads the journals. With --tensorboard the same 50 runs are written as event files and TensorBoard is timed to the same
-point: every run's name, and one metric of every run (it needs `pip install tensorboard` beside Strobe).
+the server reads the journals. With --tensorboard or --trackio the same runs are written for them and they are timed from their start to the same point: every
+run's name, and the numbers of one metric of every run (they need `pip install tensorboard trackio` beside Strobe, in a venv of
+their own).
 """
 
 import argparse
@@ -133,6 +134,48 @@ def tensorboard(root: Path, runs: int, metrics: int, points: int) -> float:
     return float("nan")
 
 
+def trackio(root: Path, runs: int, metrics: int, points: int) -> float:
+    """Seconds from its start to the same view: its list of runs, and what its page asks of every run (all metrics, thinned)."""
+    env = {**os.environ, "TRACKIO_DIR": str(root), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    fill = (
+        "from trackio.sqlite_storage import SQLiteStorage as S\n"
+        f"for i in range({runs}):\n"
+        f"    rows = [{{f'm{{j}}': (t * (j + 1) % 97) / 97 + i for j in range({metrics})}} for t in range({points})]\n"
+        f"    S.bulk_log('bench', f'run-{{i:03d}}', rows, steps=list(range({points})))\n"
+    )
+    subprocess.run([sys.executable, "-c", fill], check=True, env=env, stdout=subprocess.DEVNULL)
+    port, start = 17860, time.perf_counter()
+    show = f"import trackio; trackio.show('bench', open_browser=False, block_thread=True, server_port={port})"
+    with subprocess.Popen(
+        [sys.executable, "-c", show], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+
+        def post(name: str, **body: Any) -> Any:
+            data = json.dumps(body).encode()
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/api/{name}", data, {"Content-Type": "application/json"}
+            )
+            return json.loads(urllib.request.urlopen(request).read())
+
+        try:
+            while time.perf_counter() - start < 300:
+                try:
+                    known = post("get_runs_for_project", project="bench")
+                    known = known.get("data", known)
+                    asked = [
+                        {"run": r.get("name") or r.get("run"), "run_id": r.get("id") or r.get("run_id")} for r in known
+                    ]
+                    assert len(asked) == runs
+                    got = post("get_logs_batch", project="bench", runs=asked, max_points=points, scalar_only=True)
+                    assert len(got.get("data", got)) == runs
+                    return time.perf_counter() - start
+                except OSError:
+                    time.sleep(0.05)
+        finally:
+            child.kill()
+    return float("nan")
+
+
 LOOP = """
 import sys, time, torch, strobe
 torch.set_num_threads(1); torch.manual_seed(0)
@@ -178,16 +221,21 @@ def main() -> None:
     p.add_argument("--points", type=int, default=10_000_000)
     p.add_argument("--demo", type=Path, default=Path("runs/demo"), help="a demo's folder, for the look")
     p.add_argument("--tensorboard", action="store_true")
+    p.add_argument("--trackio", action="store_true")
+    p.add_argument("--only-peers", action="store_true")
     args = p.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="strobe-bench-"))
     try:
         many = folder / "many"
         make_runs(many, args.runs, 20, 2000)
         for word in ("cold", "warm server, again", "new server, index there"):
+            began = time.perf_counter()
             if word != "warm server, again":
                 context = server(many)
                 address, pid = context.__enter__()
             seconds, size = first_view(address)
+            if word != "warm server, again":
+                print(f"  from the server's start: {time.perf_counter() - began:.2f} s", flush=True)
             print(
                 f"first view of {args.runs} runs x 20 metrics x 2,000 points, {word}: {seconds:.2f} s, {size / 1e6:.2f} MB",
                 flush=True,
@@ -199,6 +247,13 @@ def main() -> None:
                 f"TensorBoard, the same runs, from its start: {tensorboard(folder / 'tb', args.runs, 20, 2000):.1f} s",
                 flush=True,
             )
+        if args.trackio:
+            print(
+                f"Trackio, the same runs, from its start: {trackio(folder / 'trackio', args.runs, 20, 2000):.1f} s",
+                flush=True,
+            )
+        if args.only_peers:
+            return
         lots = folder / "lots"
         make_runs(lots, 200, 2, 200)
         with server(lots) as (address, _):

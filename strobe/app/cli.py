@@ -105,7 +105,7 @@ def demo(
 
 @app.command(rich_help_panel=START)
 def serve(
-    runs: Annotated[Path, typer.Argument(metavar="[RUNS_DIR]", help="A folder of runs, or one run.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(metavar="RUNS_DIR", help="A folder of runs, or one run.")] = Path("runs"),
     host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs --token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8642,
     token: Annotated[
@@ -155,7 +155,7 @@ def trust(run: RunPath) -> None:
 
 @app.command(rich_help_panel=START)
 def mcp(
-    runs: Annotated[Path, typer.Argument(metavar="[RUNS_DIR]", help="A folder of runs, or one run.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(metavar="RUNS_DIR", help="A folder of runs, or one run.")] = Path("runs"),
     allow_control: Annotated[bool, typer.Option(help="Let the agent pause, set, rewind, stop and fork.")] = False,
 ) -> None:
     """The agent interface (Model Context Protocol over stdio): reading tools, and levers if you allow them."""
