@@ -8,14 +8,13 @@ export interface Fork { job: string; parent: string; step: number; until: number
 class Jobs {
   list = $state.raw<Fork[]>([])
 
-  async fork(parent: string, step: number, edits: unknown[], until: number | null, name: string, done?: () => void): Promise<boolean> {
+  async fork(parent: string, step: number, edits: unknown[], until: number | null, name: string, done?: () => void, labels: string[] = edits.map(describe)): Promise<boolean> {
     const body: Record<string, unknown> = { step, edits }
     if (until !== null) body.until = until
     if (name) body.name = name
     try {
       const { job } = await post<{ job: string }>(`/runs/${parent}/fork`, body)
-      const texts = edits.map((e) => (typeof e === 'string' ? e : describe(e)))
-      this.list = [{ job, parent, step, until, edits: texts, now: { job, state: 'running', step: null, run: null, error: '' } }, ...this.list]
+      this.list = [{ job, parent, step, until, edits: labels, now: { job, state: 'running', step: null, run: null, error: '' } }, ...this.list]
       notice.say(`Fork at step ${step} started`)
       this.#follow(job, done)
       return true
@@ -50,6 +49,7 @@ class Jobs {
 }
 
 function describe(edit: unknown): string {
+  if (typeof edit === 'string') return edit
   const e = edit as { act?: string; weights?: Record<string, number> }
   return e.act === 'examples' ? `${Object.keys(e.weights ?? {}).length} examples re-weighted` : JSON.stringify(edit)
 }

@@ -4,7 +4,7 @@ import { aborted, ApiError, post } from './api'
 const kept = new Map<string, unknown>()
 const KEEP = 48
 
-export interface Answer<T> { step: number; seconds: number; a: T; b: T | null }
+export interface Answer<T> { step: number; seconds: number; args: Record<string, unknown>; a: T; b: T | null }
 
 export class Looker<T> {
   answer = $state.raw<Answer<T> | null>(null)
@@ -37,7 +37,7 @@ export class Looker<T> {
     try {
       const raw = await post<Record<string, unknown>>(`/runs/${run}/look`, { view, step, args }, abort.signal)
       const pair = 'a' in raw && 'b' in raw
-      const answer = { step: raw.step, seconds: raw.seconds, a: pair ? raw.a : raw, b: pair ? raw.b : null } as Answer<T>
+      const answer = { step: raw.step, seconds: raw.seconds, args, a: pair ? raw.a : raw, b: pair ? raw.b : null } as Answer<T>
       kept.set(key, answer)
       if (kept.size > KEEP) kept.delete(kept.keys().next().value!)
       if (key !== this.#key) return

@@ -6,7 +6,7 @@ import { route } from './route.svelte'
 import { listen } from './stream.svelte'
 import { append } from './traces'
 import { flipped, type View } from './view'
-import type { Ev, Law, Panel, Reading, Row, RunDetail, Stages, Traces } from './types'
+import type { Ev, Law, MadeEdit, Panel, Reading, Row, RunDetail, Stages, Traces } from './types'
 
 const POINTS = 800
 const SHOWN = 6 // branches drawn unless the person chooses: more than this is a hairball
@@ -24,6 +24,7 @@ export class RunState implements View {
   chosen = $state<number | null>(null) // the playhead; null follows the newest step
   exact = $state(false)
   hidden = $state.raw<string[]>([])
+  made = $state.raw<MadeEdit[]>([]) // of the next fork; those that fit in the address are there
   #close: (() => void) | null = null
   #timer: ReturnType<typeof setTimeout> | undefined
   #urlTimer: ReturnType<typeof setTimeout> | undefined
