@@ -1,11 +1,11 @@
 """The pages' server: first view, listing, live deltas, a look, memory, and what an open page costs the training loop.
 
-    python bench/pages.py [--runs 50] [--points 10000000] [--tensorboard]
+    python bench/pages.py [--runs 50] [--points 10000000] [--demo runs/demo] [--tensorboard] [--trackio]
 
-Wall seconds on this machine, the server in a process of its own, over loopback HTTP as a browser asks (gzip). `cold` has no index yet:
-the server reads the journals. With --tensorboard or --trackio the same runs are written for them and they are timed from their start to the same point: every
-run's name, and the numbers of one metric of every run (they need `pip install tensorboard trackio` beside Strobe, in a venv of
-their own).
+Wall seconds on this machine, the server in a process of its own, over loopback HTTP as a browser asks (gzip). `cold` has no
+index yet: the server reads the journals. With --tensorboard or --trackio the same runs are written for them, and they are timed
+from their start to the same point: every run's name, and the numbers of one metric of every run (they need
+`pip install tensorboard trackio` beside Strobe, in a venv of their own).
 """
 
 import argparse

@@ -489,13 +489,14 @@ def _command(run: Path, act: str, wait: float, as_json: bool, **args: Any) -> No
     command = send(run, act, **args)
     until = time.monotonic() + wait
     while True:
+        gone = not directory.live(run)  # asked first: a loop that stops answers, and then ends
         answers = [e for e in r.events("command") if e["id"] == command.id]
         if answers:
             a = answers[-1]
             text = f"{act}: {a['outcome']} at step {a['step']}" + (f" ({a['reason']})" if "reason" in a else "")
             show(as_json, {k: a[k] for k in ("id", "act", "outcome", "step", "reason", "author") if k in a}, text)
             raise typer.Exit(0 if a["outcome"] == "applied" else 1)
-        if time.monotonic() > until or not directory.live(run):
+        if gone or time.monotonic() > until:
             break
         time.sleep(0.05)
     show(as_json, {"id": command.id, "act": act, "outcome": "waiting"},

@@ -83,7 +83,7 @@ def changed_source(run: Path, hashes: dict[str, str]) -> list[str]:
 def _own_modules() -> list[Path]:
     installed = [Path(p).resolve() for k, p in sysconfig.get_paths().items() if k in ("stdlib", "purelib", "platlib")]
     found = []
-    for name, module in sorted(sys.modules.items()):
+    for name, module in sorted(sys.modules.copy().items()):  # a thread may import meanwhile
         file = getattr(module, "__file__", None)
         if not file or not file.endswith(".py") or name.partition(".")[0] in ("torch", "numpy", "_pytest", "pytest"):
             continue
