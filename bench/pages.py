@@ -204,9 +204,9 @@ def speed(root: Path, name: str, seconds: float, page: bool) -> float:
 
 
 def _listen(address: str, name: str) -> None:
-    while not (rows := ask(address, "/api/runs")[2]["runs"]):
+    while not (ids := [r["id"] for r in ask(address, "/api/runs")[2]["runs"] if r["name"] == name]):
         time.sleep(0.1)
-    (id,) = [r["id"] for r in rows if r["name"] == name]
+    id = ids[0]
     request = urllib.request.Request(f"{address}/api/stream?run={id}", headers={"Authorization": f"Bearer {TOKEN}"})
     try:
         for _ in urllib.request.urlopen(request):

@@ -16,6 +16,7 @@ from strobe.runs import directory
 from strobe.runs.run import Run
 
 OPEN = 48  # indexes kept open: each holds three file descriptors
+LONG = 20_000  # characters of one text that a page is sent
 AGE = 0.5  # seconds that listeners share one look at the folder
 WORDS = ("holds", "fails", "undecided", "outside")
 
@@ -176,6 +177,8 @@ def plain(x: Any) -> Any:
         x = x.item()
     if isinstance(x, float):
         return x if np.isfinite(x) else None
+    if isinstance(x, str) and len(x) > LONG:
+        return f"{x[:LONG]} … and {len(x) - LONG} characters more"
     return x if isinstance(x, str | int | bool) or x is None else str(x)
 
 

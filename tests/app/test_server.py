@@ -539,3 +539,29 @@ def test_a_false_index_and_links_are_not_followed(tmp_path: Path) -> None:
         )
     db.close()
     assert open_run(tmp_path / "r").series("loss").values.tolist() == [1.0]
+
+
+def test_a_gigabyte_of_text_is_refused_or_cut_and_a_million_points_keep_their_spike(tmp_path: Path) -> None:
+    with strobe.record(tmp_path / "r", model=strobe_model(), about={"note": "x" * 3_000_000}, snapshots=None) as rec:
+        rec.event("note", text="y" * 50_000_000)
+        for i in range(1_000_000):
+            rec.step(loss=1e9 if i == 543_210 else 0.5)
+    c = client(tmp_path, **GOOD)
+    listed = c.get("/api/runs")
+    (row,) = listed.json()["runs"]
+    assert len(listed.content) < 100_000
+    assert "characters more" in row["about"]["note"]
+    said = c.get(f"/api/runs/{row['id']}/events", params={"type": "note"})
+    assert len(said.content) < 100_000
+    assert said.json()["events"][0]["text"].endswith("and 49980000 characters more")
+    got = c.get(f"/api/runs/{row['id']}/series", params={"name": "loss", "points": 800})
+    trace = got.json()["series"]["loss"]
+    assert (trace["n"], max(trace["values"]), trace["steps"][trace["values"].index(1e9)]) == (1_000_000, 1e9, 543_211)
+    assert len(got.content) < 100_000
+    page = c.post(f"/api/runs/{row['id']}/report", json={})
+    assert page.status_code == 200
+    port = HOST.rpartition(":")[2]
+    huge = {**GOOD, "content-length": str(1 << 30), "content-type": "application/json", "host": f"127.0.0.1:{port}"}
+    assert (
+        c.post(f"/api/runs/{row['id']}/look", headers=huge, content=b"{").status_code == 413
+    )  # before a byte of it is read
