@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from strobe.app.strip import kept
 from strobe.core.errors import Damaged, NameNotFound, RunNotFound
 from strobe.runs import directory
 from strobe.runs.run import Run
@@ -183,31 +184,12 @@ def plain(x: Any) -> Any:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, errs: np.ndarray, most: int, log: bool) -> dict[str, Any]:
-    """At most about `most` points, the least and the largest of each cell of the axis kept: no spike is lost."""
-    n, ok = len(steps), np.isfinite(values)
-    bad = steps[~ok]
-    keep: np.ndarray = np.arange(n)
-    if n > most:
-        axis = np.log1p(steps - steps[0]) if log else (steps - steps[0]).astype(float)
-        cell = (axis / max(float(axis[-1]), 1e-12) * (most // 2)).astype(np.int64)
-        starts = np.flatnonzero(np.diff(cell, prepend=-1))
-        low, high = np.where(ok, values, np.inf), np.where(ok, values, -np.inf)
-        least, most_ = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
-        own = np.repeat(np.arange(len(starts)), np.diff([*starts, n]))
-        keep = np.unique(
-            np.concatenate(
-                [_first(low == least[own], own, starts), _first(high == most_[own], own, starts), [0, n - 1]]
-            )
-        )
+    """A trace as the pages get it, thinned by `kept`; where it was not finite is said apart."""
+    keep, n = kept(steps, values, most, log=log), len(steps)
     return {
         "steps": steps[keep].tolist(), "values": plain(values[keep].tolist()), "n": n, "thinned": n > most,
-        "errs": plain(errs[keep].tolist()) if errs.any() else None, "bad": bad[:1000].tolist(),
+        "errs": plain(errs[keep].tolist()) if errs.any() else None, "bad": steps[~np.isfinite(values)][:1000].tolist(),
     }  # fmt: skip
-
-
-def _first(hit: np.ndarray, own: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    at = np.flatnonzero(hit)
-    return at[np.unique(own[at], return_index=True)[1]]
 
 
 def series_of(
