@@ -6,6 +6,7 @@ Ingests each journal from the byte it had reached, so a reader of a live run pay
 import contextlib
 import json
 import sqlite3
+import threading
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Index:
     """The index of one run directory. On a disk that cannot be written it lives in memory."""
 
     def __init__(self, run: Path, *, in_memory: bool = False) -> None:
-        self.run = run
+        self.run, self._lock = run, threading.Lock()  # a connection has one transaction
         self.db = self._in_memory() if in_memory else self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -87,7 +88,11 @@ class Index:
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
     def refresh(self) -> None:
-        """Read what is new in every journal."""
+        """Read what is new in every journal. From any thread: one at a time."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         known = dict(self.db.execute("SELECT name, offset FROM files"))
         fresh = [p for p in journals(self.run) if p.stat().st_size > known.get(p.name, 0)]
         if not fresh:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -565,3 +566,25 @@ def test_a_gigabyte_of_text_is_refused_or_cut_and_a_million_points_keep_their_sp
     assert (
         c.post(f"/api/runs/{row['id']}/look", headers=huge, content=b"{").status_code == 413
     )  # before a byte of it is read
+
+
+def test_threads_may_read_one_live_run_at_once(tmp_path: Path) -> None:
+    with strobe.record(tmp_path / "r", model=strobe_model(), snapshots=None) as rec:
+        rec.step(loss=1.0)
+        run, wrong = open_run(tmp_path / "r"), list[BaseException]()
+
+        def read() -> None:
+            try:
+                for _ in range(150):
+                    assert run.last >= 1
+            except BaseException as e:
+                wrong.append(e)
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for t in threads:
+            t.start()
+        while any(t.is_alive() for t in threads):
+            rec.step(loss=1.0)
+        for t in threads:
+            t.join()
+    assert wrong == []
