@@ -15,6 +15,7 @@ from strobe.app.acts import safe_edit
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
 from strobe.app.reads import run_page
+from strobe.app.report import stages_of
 from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import StrobeError
 from strobe.runs.control import send
@@ -68,10 +69,10 @@ def make_server(root: Path, *, allow_control: bool) -> FastMCP:
     @server.tool()
     def read_stages(run: str) -> dict[str, Any]:
         """The developmental stages that were detected: boundaries with errors, what rises and falls in each."""
-        rows = [e for e in found(run).index.events("reading", superseded=False) if e["name"] == "stages"]
-        if not rows:
+        stages = stages_of(found(run))
+        if stages is None:
             raise ToolError("no stages were detected in this run")
-        return {k: plain(rows[-1][k]) for k in ("value", "err", "how")}
+        return {k: plain(stages[k]) for k in ("value", "err", "how")}
 
     @server.tool()
     def look(run: str, step: int, view: str, args: dict[str, Any] | None = None) -> dict[str, Any]:

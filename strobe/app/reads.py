@@ -11,7 +11,7 @@ from pydantic import Field
 from strobe.app.examples_table import examples_of, one_example
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
-from strobe.app.report import panels_of
+from strobe.app.report import panels_of, stages_of
 from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import Damaged, RunNotFound
 from strobe.runs import directory
@@ -75,9 +75,11 @@ def add_reads(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
     def stages(id: Id) -> dict[str, Any] | None:
         """The last detected stage boundaries, with their errors."""
         with feed.lock:
-            found = [e for e in feed.run(id).index.events("reading", superseded=False) if e["name"] == "stages"]
-        return {"value": plain(found[-1]["value"]), "err": plain(np.broadcast_to(found[-1]["err"], np.shape(found[-1]["value"]))),
-                "how": plain(found[-1]["how"])} if found else None  # fmt: skip
+            found = stages_of(feed.run(id))
+        if found is None:
+            return None
+        err = np.broadcast_to(found["err"], np.shape(found["value"]))
+        return {"value": plain(found["value"]), "err": plain(err), "how": plain(found["how"])}
 
     @app.get("/api/runs/{id}/laws")
     def laws(id: Id) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _below(r: Run, trunk: Run, runs: Sequence[Run]) -> bool:
 
 
 def _part(run: Run, branches: list[Run], only: set[str] | None) -> dict[str, Any]:
-    stages = next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
+    stages = stages_of(run)
     page: dict[str, Any] = next((e for e in reversed(run.events("page"))), {})
     panels = panels_of(run)
     if only is not None:
@@ -121,6 +121,11 @@ def _part(run: Run, branches: list[Run], only: set[str] | None) -> dict[str, Any
         "replays": run.events("replay"), "edits": {b.name: b.facts["edits"] for b in branches},
         "errors": [e for e in run.events() if e["type"] in ("error", "nonfinite")],
     }  # fmt: skip
+
+
+def stages_of(run: Run) -> dict[str, Any] | None:
+    """The last reading of the stages: boundaries with errors, and how; None where none was made."""
+    return next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
 
 
 def panels_of(run: Run) -> list[Panel]:
