@@ -1,8 +1,6 @@
 """Looks against closed forms, on our systems and on models as users write them; none leaves a trace."""
 
-import copy
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
 
+from contracts.traces import same, state_of
 from strobe.app import look_trace
 from strobe.app.look import VIEWS, Kit, kit_of, look
 from strobe.app.look_dose import _random
@@ -487,26 +486,6 @@ def test_numbers_that_are_not_finite_are_null() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- contracts
-
-
-def state_of(snap: Snapshot) -> Any:
-    m = snap.model
-    hooks = [(len(x._forward_hooks), len(x._forward_pre_hooks), len(x._backward_hooks)) for x in m.modules()]
-    return (
-        {k: v.clone() for k, v in m.state_dict().items()}, [x.training for x in m.modules()], hooks, random.getstate(),
-        np.random.get_state()[1].tolist(), torch.get_rng_state(), [None if p.grad is None else p.grad.clone() for p in m.parameters()],
-        [p.requires_grad for p in m.parameters()], torch.is_grad_enabled(), copy.deepcopy(snap.data),
-    )  # fmt: skip
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 ASKED: dict[str, list[dict[str, Any]]] = {

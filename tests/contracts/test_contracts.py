@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from contracts.cases import EDITS, LAWS, OBSERVABLES, OF_RUNS, SYSTEMS, Look, small
+from contracts.traces import same, state_of
 from strobe.core.catalogue import catalogue, load
 from strobe.core.errors import BadOption
 from strobe.core.prediction import judge
@@ -36,26 +37,6 @@ def test_every_entry_has_a_case() -> None:
 
 
 # ------------------------------------------------------------------------------------------ observables
-
-
-def state_of(snap: Any) -> Any:
-    m = snap.model
-    hooks = [(len(x._forward_hooks), len(x._forward_pre_hooks), len(x._backward_hooks)) for x in m.modules()]
-    return (
-        {k: v.clone() for k, v in m.state_dict().items()}, [x.training for x in m.modules()], hooks, random.getstate(),
-        np.random.get_state()[1].tolist(), torch.get_rng_state(), [None if p.grad is None else p.grad.clone() for p in m.parameters()],
-        [p.requires_grad for p in m.parameters()],
-    )  # fmt: skip
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize("name", list(OBSERVABLES))
