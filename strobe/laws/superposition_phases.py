@@ -1,12 +1,11 @@
 """Which polygon the posterior of a superposition prefers: learning coefficients, and the n at which one gives way to the next."""
 
-from math import log
-
-from scipy.special import lambertw
+from dataclasses import replace
 
 from strobe.core.cards import law
 from strobe.core.errors import BadOption
 from strobe.core.prediction import Prediction
+from strobe.laws.free_energy import phase_change
 from strobe.laws.superposition import Polygon, polygon
 
 
@@ -78,20 +77,11 @@ def superposition_phase_change(
     >>> round(2.718281828 ** superposition_phase_change(first=(5, 0), second=(6, 0)).value)
     1010
     """
-    if not factor > 1:
-        raise BadOption(f"factor is how many times n may be off, above 1; got {factor}")
     a, b = (polygon(k, plus, features=features) for k, plus in (first, second))
-    rise, fall = coefficient(b) - coefficient(a), a.loss - b.loss
-    if fall <= 0:
-        raise BadOption(f"{a.name} never gives way to {b.name}: the loss of the second, {b.loss:.6g}, is not lower")
-    if rise <= 0 or rise / fall < 2.7183:
-        raise BadOption(
-            f"{b.name} is preferred to {a.name} at every n: its loss is lower and λ, {coefficient(b):g}, no larger to speak of"
-        )
-    return Prediction(
-        of=f"ln n where {a.name} gives way to {b.name}",
-        value=log(-(rise / fall) * float(lambertw(-fall / rise, -1).real)),
-        tol=log(factor),
+    phases = [(x.loss, coefficient(x)) for x in (a, b)]
+    said = phase_change(first=phases[0], second=phases[1], names=(a.name, b.name), factor=factor)
+    return replace(
+        said,
         when="a posterior e^{−nL} with a smooth prior, both polygons in its support; terms of order 1 left out",
         law="strobe.laws.superposition_phases:superposition_phase_change",
         knobs={"first": list(first), "second": list(second), "features": features, "factor": factor},

@@ -199,6 +199,29 @@ LAWS: dict[str, Said] = {
         [{"first": (4, 0), "second": (5, 0)}, {"first": (6, 0), "second": (5, 0)}, {"first": (5, 0), "second": (6, 0), "factor": 1.0}],
         Reading(5.5, 0.1),
     ),
+    "free_energy": Said(
+        {"n": [100, 1000], "rlct": 1.5}, [{"n": [100], "rlct": 1.5}, {"n": [100, 1000], "rlct": 0.0}, {"n": [2, 5], "rlct": 1.0}],
+        Reading(np.array([9.2]), np.array([0.1])),
+    ),
+    "phase_gap": Said(
+        {"n": 1000, "first": (0.03, 2.0), "second": (0.02, 3.0)},
+        [{"n": 1, "first": (0.03, 2.0), "second": (0.02, 3.0)}, {"n": 10, "first": (0.03, -2.0), "second": (0.02, 3.0)}],
+        Reading(-3.0, 0.1),
+    ),
+    "phase_change": Said(
+        {"first": (0.03, 2.0), "second": (0.02, 3.0)},
+        [{"first": (0.02, 2.0), "second": (0.03, 3.0)}, {"first": (0.03, 3.0), "second": (0.02, 3.0)},
+         {"first": (0.03, 2.0), "second": (0.02, 3.0), "factor": 1.0}],
+        Reading(9.0, 0.1),
+    ),
+    "bayes_generalization": Said(
+        {"n": [200, 3200], "rlct": 3.5}, [{"n": [200], "rlct": 0}, {"n": [], "rlct": 1.0}, {"n": [200], "rlct": 1.0, "multiplicity": 0}],
+        Reading(np.array([6.0, 6.0]), np.array([0.1, 0.1])),
+    ),
+    "regular_generalization": Said(
+        {"n": [200, 3200], "parameters": 12}, [{"n": [200], "parameters": 0}, {"n": [1], "parameters": 2}],
+        Reading(np.array([3.5, 3.5]), np.array([0.1, 0.1])),
+    ),
     "incontext_predictors": Said(
         {"predictor": "dmmse", "tasks": [[1.0, 0.0], [0.0, -1.0]], "length": 3, "noise": 0.1},
         [{"predictor": "dmmse", "dimension": 2, "length": 3, "noise": 0.1}, {"dimension": 2, "length": 3, "noise": 0},
