@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 /tmp/one/bin/python bench/llc.py speed            # and with /tmp/two: the transformer
     OMP_NUM_THREADS=1 /tmp/one/bin/python bench/llc.py precision
 
-`speed`: CPU seconds (`time.process_time`) of a whole call per gradient, both in one process in turns, the median of
-`--rounds` ratios; the same model, chains, draws and batch, one torch thread. Ours includes its calibration, theirs its
+`speed`: CPU seconds (`time.process_time`; with `--device cuda` wall time, the device waited for) of a whole call per
+gradient, both in one process in turns, the median of `--rounds` ratios; the same model, chains, draws and batch, one torch thread. Ours includes its calibration, theirs its
 baseline pass. The floor is the matrix products at this core's measured rate, normal noise and one update.
 `precision`: spread and error of the estimate over `--seeds`, at equal gradients and the same N and γ; the peer has its default
 baseline and the best of four step sizes, chosen with the truth in hand. Truth: a long run, for digits with every gradient of all the data.
@@ -32,6 +32,8 @@ from strobe.core.stacked import StackedLoss
 from strobe.numerics.noise import Noise
 from strobe.numerics.sgmcmc import Target, langevin
 from strobe.observables.llc import llc
+
+DEVICE = "cpu"  # --device
 
 
 class Superposition(nn.Module):
@@ -114,9 +116,10 @@ def world(name: str) -> tuple[nn.Module, Any, Any, int, int, float, float]:
         half = torch.randint(512, (2000, 33))
         data, model, loss = (torch.cat([half, half[:, 1:]], 1),), Language(), next_token
         batch, chains, steps, rest = 8, 4, 150, (100.0, 100.0)
+    model, data = model.to(DEVICE), tuple(d.to(DEVICE) for d in data)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(steps):
-        i = torch.randint(len(data[0]), (64,))
+        i = torch.randint(len(data[0]), (64,)).to(DEVICE)
         optimizer.zero_grad()
         loss(model, tuple(d[i] for d in data)).backward()
         optimizer.step()
@@ -134,7 +137,7 @@ def theirs(name: str, lr: float, draws: int, burn: int, seed: int) -> Callable[[
 
         def two() -> float:
             got = peer(model, rows, {}, lr=lr, n_beta=nbeta, localization=gamma, num_chains=chains, num_draws=draws,
-                       num_burnin_steps=burn, batch_size=batch, init_seed=seed)  # fmt: skip
+                       num_burnin_steps=burn, batch_size=batch, init_seed=seed, device=DEVICE)  # fmt: skip
             return float(got["llc_mean"])
 
         return two
@@ -143,14 +146,17 @@ def theirs(name: str, lr: float, draws: int, burn: int, seed: int) -> Callable[[
     from torch.utils.data import DataLoader, TensorDataset
 
     loader = DataLoader(
-        TensorDataset(*data), batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(seed)
+        TensorDataset(*(d.cpu() for d in data)),
+        batch_size=batch,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
     )
     options = {"lr": lr, "nbeta": nbeta, "localization": gamma}
 
     def one() -> float:
         got = estimate_learning_coeff_with_summary(
             model, loader, evaluate=lambda m, d: loss(m, d), sampling_method=SGLD, optimizer_kwargs=dict(options), num_draws=draws,
-            num_chains=chains, num_burnin_steps=burn, seed=seed, verbose=False,
+            num_chains=chains, num_burnin_steps=burn, seed=seed, verbose=False, device=DEVICE,
         )  # fmt: skip
         return float(got["llc/mean"])
 
@@ -163,8 +169,16 @@ def ours(name: str, budget: int, seed: int) -> Callable[[], Any]:
     return lambda: llc(snap, nbeta=nbeta, gamma=gamma, batch=batch, chains=chains, budget=budget, seed=seed)
 
 
-def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.process_time()
+def now() -> float:
+    """Seconds of CPU spent, or with a GPU of time, once it is idle."""
+    if DEVICE == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def cost(call: Callable[[], Any]) -> tuple[float, Any]:
+    began = now()
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
@@ -172,35 +186,36 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
     ):
         warnings.simplefilter("ignore")
         got = call()
-    return time.process_time() - began, got
+    return now() - began, got
 
 
 def floor(name: str) -> float:
-    """Microseconds of one gradient's matrix products, noise and update, at this core's rates."""
+    """Microseconds of one gradient's matrix products, noise and update, at this device's rates."""
     model, loss, data, batch, chains, _, _ = world(name)
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         loss(model, tuple(d[:batch] for d in data)).backward()
-    a, b = torch.randn(512, 512), torch.randn(512, 512)
-    rate = min(cpu(lambda: [a @ b for _ in range(20)])[0] for _ in range(5)) / (20 * 2 * 512**3)
+    side = 512 if DEVICE == "cpu" else 8192
+    a, b = torch.randn(2, side, side, device=DEVICE)
+    rate = min(cost(lambda: [a @ b for _ in range(20)])[0] for _ in range(5)) / (20 * 2 * side**3)
     size = sum(p.numel() for p in model.parameters())
-    w, xi = torch.zeros(chains, size), torch.empty(chains, size)
+    w, xi = torch.zeros(2, chains, size, device=DEVICE)
     k = max(2_000_000 // (chains * size), 1)
-    noise = min(cpu(lambda: [w.add_(xi.normal_(), alpha=0.1) for _ in range(k)])[0] for _ in range(5)) / k / chains
+    noise = min(cost(lambda: [w.add_(xi.normal_(), alpha=0.1) for _ in range(k)])[0] for _ in range(5)) / k / chains
     return 1e6 * (counter.get_total_flops() * rate + noise)
 
 
 def speed(cases: list[str], rounds: int) -> None:
-    print(f"devinterp {version('devinterp')}; microseconds of CPU per gradient")
+    print(f"devinterp {version('devinterp')}; microseconds of {'CPU' if DEVICE == 'cpu' else 'time'} per gradient")
     for name in cases:
         budget = {"language": 250}.get(name, 1000)
         call, peer = ours(name, budget, 0), theirs(name, 1e-5, budget // 5, 0, 0)
-        cpu(call)
+        cost(call)
         pairs = []
         for _ in range(rounds):
-            t, got = cpu(call)
-            p, _ = cpu(peer)
+            t, got = cost(call)
+            p, _ = cost(peer)
             pairs.append((1e6 * t / got.how["gradients"], 1e6 * p / (budget // 5 * got.how["chains"])))
         ratio, at_least = statistics.median(b / a for a, b in pairs), floor(name)
         mine, other = (statistics.median(c) for c in zip(*pairs, strict=True))
@@ -215,7 +230,7 @@ def speed(cases: list[str], rounds: int) -> None:
 def stacked(rounds: int, points: int = 50) -> None:
     """Fifty checkpoints, ten chains each, in one stack; theirs one after another."""
     model, loss, data, batch, chains, nbeta, gamma = world("superposition")
-    f, one = StackedLoss(Snapshot(model, loss, data)), torch.ones(points * chains, 1)
+    f, one = StackedLoss(Snapshot(model, loss, data)), torch.ones(points * chains, 1, device=DEVICE)
     x = (data[0][:batch], data[0][:batch])
     target, draws = Target(f.center, nbeta * one, gamma * one), 200
 
@@ -225,15 +240,15 @@ def stacked(rounds: int, points: int = 50) -> None:
             f.center.repeat(points * chains, 1),
             target,
             step=1e-4 * one,
-            metric=torch.ones(18),
+            metric=torch.ones(18, device=DEVICE),
             draws=draws,
-            noise=Noise(0),
+            noise=Noise(0, DEVICE),
         )
 
     peer = theirs("superposition", 1e-5, draws, 0, 0)
-    cpu(many)
+    cost(many)
     pairs = [
-        (1e6 * cpu(many)[0] / (draws * points * chains), 1e6 * cpu(peer)[0] / (draws * chains)) for _ in range(rounds)
+        (1e6 * cost(many)[0] / (draws * points * chains), 1e6 * cost(peer)[0] / (draws * chains)) for _ in range(rounds)
     ]
     mine, other = (statistics.median(c) for c in zip(*pairs, strict=True))
     print(
@@ -253,7 +268,7 @@ def precision(cases: list[str], seeds: int) -> None:
         true = llc(Snapshot(model, loss, data), nbeta=nbeta, gamma=gamma, seed=99, **long)
         print(f"{name}: truth {true}, flags {true.how['flags']}", flush=True)
         budget = {"digits": 1000, "language": 250}[name]
-        got = [cpu(ours(name, budget, s))[1] for s in range(seeds)]
+        got = [cost(ours(name, budget, s))[1] for s in range(seeds)]
         mine = np.array([g.value for g in got])
         rms = float(np.sqrt(np.mean((mine - true.value) ** 2)))
         print(
@@ -263,7 +278,7 @@ def precision(cases: list[str], seeds: int) -> None:
         best = None
         for lr in (1e-5, 3e-5, 1e-4, 3e-4):
             run = np.array(
-                [cpu(theirs(name, lr, budget - budget * 2 // 5, budget * 2 // 5, s))[1] for s in range(seeds)]
+                [cost(theirs(name, lr, budget - budget * 2 // 5, budget * 2 // 5, s))[1] for s in range(seeds)]
             )
             bad = float(np.sqrt(np.mean((run - true.value) ** 2)))
             print(f"  theirs, lr {lr:g}: {run.mean():.3f} sd {run.std(ddof=1):.3f}, rms error {bad:.3f}", flush=True)
@@ -278,7 +293,9 @@ if __name__ == "__main__":
     parser.add_argument("--cases", nargs="*", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
     a = parser.parse_args()
+    DEVICE = a.device
     torch.set_num_threads(1)
     old = version("devinterp").startswith("1")
     if a.what == "speed":

@@ -18,8 +18,9 @@ from strobe.core.data import leaves as leaves_of
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot, keep_heap
 
-WAYS = ("traced", "stacked", "loop")
+WAYS = ("graphed", "traced", "stacked", "loop")
 LARGE = 200_000  # parameters from which copies take turns on a CPU: together they outgrow its caches and gain nothing
+MEMORY = 2 << 30  # bytes of activations that copies may hold together
 
 
 class StackedLoss:
@@ -29,10 +30,12 @@ class StackedLoss:
     stay as the snapshot has them. `center` (P,) is where the snapshot is.
 
     A call gives losses (C,) and gradients (C, P), `losses` the losses alone, `each` those of single examples (C, n). The
-    first call with data of a shape chooses the first of three ways that gives the numbers of the last, at another point
-    and on other data of the shape: "traced" (the batched forward and backward pass recorded once as a list of tensor
+    first call with data of a shape chooses the first of four ways that gives the numbers of the last, at another point
+    and on other data of the shape: "graphed" (on a GPU only: what is traced as one launch), "traced" (the batched forward
+    and backward pass recorded once as a list of tensor
     operations and run again: no autograd), "stacked" (`vmap`), "loop" (one copy after another; any model, and large
-    ones). `chunk` is how many copies go together. Use it inside `snap.quiet()`.
+    ones). `chunk` is how many copies go together, by default as many as hold their activations in 2 GiB.
+    Use it inside `snap.quiet()`.
     Raises `BadOption` for no parameters, half precision, a loss that is not a number or does not depend on them.
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
@@ -101,10 +104,33 @@ class StackedLoss:
         return loss, grad
 
     def _chunked(self, kind: str, w: Tensor, data: Any) -> tuple[Tensor, ...]:
-        chunk = self.chunk or (1 if kind == "each" and self._large() else len(w))
+        chunk = self.chunk or self._together(kind, w, data)
         part = (lambda i: rows(data, i, i + chunk)) if kind == "own" and chunk < len(w) else (lambda i: data)
         parts = [self._call(kind, w[i : i + chunk], part(i)) for i in range(0, len(w), chunk)]
         return parts[0] if len(parts) == 1 else tuple(torch.cat(p) for p in zip(*parts, strict=True))
+
+    def _together(self, kind: str, w: Tensor, data: Any) -> int:
+        """How many copies go at once."""
+        if self._large() or len(w) == 1 or self.way == "loop":
+            return 1 if kind == "each" else len(w)  # which take turns anyway
+        key = ("bytes", kind, len(w), tuple(x.shape for x in leaves_of(data)))
+        if key not in self._ready:
+            self._ready[key] = self._bytes(_of(data, 0) if kind == "own" else data)
+        return int(min(max(MEMORY // max(self._ready[key], 1), 1), len(w)))
+
+    def _bytes(self, data: Any) -> int:
+        """What one copy keeps for its backward pass."""
+        kept: dict[int, int] = {}
+        shared = {x.untyped_storage().data_ptr() for x in leaves_of(data)}
+
+        def keep(x: Tensor) -> Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = self._one({n: x.detach().requires_grad_() for n, x in self.split(self.center).items()}, data)
+        del loss
+        return sum(n for at, n in kept.items() if at not in shared)
 
     def _large(self) -> bool:
         return len(self.center) > LARGE and self.center.device.type == "cpu"
@@ -133,7 +159,7 @@ class StackedLoss:
 
     def _loop(self, kind: str, w: Tensor, data: Any) -> tuple[Tensor, ...]:
         if kind == "losses":
-            with torch.no_grad():
+            with torch.no_grad(), _slow_encoder():
                 return (torch.stack([self._one(self.split(row), data) for row in w]),)
         if kind == "each":
             return (torch.stack([self.losses(w, rows(data, i, i + 1)) for i in range(count(data))], 1),)
@@ -186,11 +212,12 @@ class StackedLoss:
         other = [x[order[order < len(x)].to(x.device)] if x.ndim else x for x in tensors]
         few = slice(None) if kind != "each" else slice(4)
         truth = loop(apart, [x[few] if x.ndim else x for x in other])
-        for way in WAYS[:-1] if self.way is None else [self.way]:
+        for way in WAYS[not w.is_cuda : -1] if self.way is None else [self.way]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    made = _traced(stacked, w, tensors) if way == "traced" else stacked
+                    made = stacked if way == "stacked" else _traced(stacked, w, tensors)
+                    made = _graphed(made, w, tensors) if way == "graphed" else made
                     got = made(apart, other)
                     if all(_near(a[:, few] if kind == "each" else a, b) for a, b in zip(got, truth, strict=True)):
                         return made
@@ -207,7 +234,10 @@ def _of(data: Any, copy: int) -> Any:
 
 @contextmanager
 def _slow_encoder() -> Iterator[None]:
-    """Without the fused pass that torch's own transformer layers take where there is no gradient: it does not batch."""
+    """Without the fused pass that torch's own transformer layers take where there is no gradient.
+
+    It does not batch, and on a GPU it reads biases that must lie at multiples of 16 bytes, which parts of a row need not.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -231,3 +261,24 @@ def _traced(stacked: Any, w: Tensor, tensors: list[Tensor]) -> Any:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _graphed(made: Any, w: Tensor, tensors: list[Tensor]) -> Any:
+    """The operations of one call as a CUDA graph, which costs one launch."""
+    at, given = w.clone(), [x.clone() for x in tensors]
+    aside = torch.cuda.Stream(w.device)
+    aside.wait_stream(torch.cuda.current_stream(w.device))
+    with torch.cuda.stream(aside):  # libraries make their workspaces before it is recorded
+        made(at, given)
+    torch.cuda.current_stream(w.device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = made(at, given)
+
+    def run(w: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        for to, x in zip([at, *given], [w, *tensors], strict=True):
+            to.copy_(x)
+        graph.replay()
+        return tuple(x.clone() for x in out)
+
+    return run

@@ -48,11 +48,14 @@ def refined_llc(
     >>> got.how["labels"], [round(v) for v in got.value]
     (['0', '1'], [3, 2])
     """
-    loss = StackedLoss(snap)
-    masks = masks_of(loss, parts)
+    whole = StackedLoss(snap)
+    masks = masks_of(whole, parts)
     labels, count = list(masks), len(masks)
-    chosen = settings(loss, snap, nbeta, gamma, n, batch, chains * count, budget)
-    free = torch.stack(list(masks.values())).repeat_interleave(chains, 0)
+    chosen = settings(whole, snap, nbeta, gamma, n, batch, chains * count, budget)
+    free = torch.stack(list(masks.values()))
+    kept = {name: x.flatten(1) for name, x in whole.split(free).items() if bool(x.any())}  # no gradients of the others
+    loss = StackedLoss(snap, names=list(kept))
+    free = torch.cat(list(kept.values()), 1).repeat_interleave(chains, 0)
     groups = torch.arange(count).repeat_interleave(chains)
     got, energy = sampled(snap, loss, chosen, seed, free=free, groups=groups)
     batches = order(got, energy)

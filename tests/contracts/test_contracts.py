@@ -1,7 +1,9 @@
 """What every entry of the catalogue owes its users, checked for all of them."""
 
 import copy
+import functools
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from contracts.cases import EDITS, LAWS, OBSERVABLES, OF_RUNS, SYSTEMS, Look, small
 from contracts.traces import same, state_of
 from strobe.core.catalogue import catalogue, load
+from strobe.core.data import mapped
 from strobe.core.errors import BadOption
 from strobe.core.prediction import judge
 from strobe.core.tap import patch
@@ -75,6 +78,19 @@ def test_err_is_honest_over_8_seeds(name: str) -> None:
         assert (errs.mean(axis=0) <= 20 * values.std(axis=0) + 1e-12).mean() >= 0.5, (
             "an err that covers everything says nothing"
         )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", list(OBSERVABLES))
+def test_an_observable_says_the_same_on_a_gpu(name: str) -> None:
+    look, f = OBSERVABLES[name], fn("observable", name)
+    snap, there = look.at(0), functools.partial(mapped, fn=lambda t: t.cuda())
+    away = replace(snap, model=copy.deepcopy(snap.model).cuda(), data=there(snap.data))
+    here, got = measure(f, snap, look.options), measure(f, away, there(look.options))
+    apart = np.abs(np.asarray(got.value) - here.value)
+    drawn = 5 * np.hypot(np.asarray(got.err), here.err) if look.seeded else 0.0  # other random numbers are drawn there
+    assert (apart <= drawn + 1e-3 * np.abs(here.value) + 1e-5).all(), (here, got)
+    assert np.array_equal(got.value, measure(f, away, there(look.options)).value)
 
 
 # ------------------------------------------------------------------------------------------------- laws

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strobe.core.data import mapped
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss
@@ -74,6 +75,25 @@ def test_every_way_gives_the_numbers_of_the_loop(name: str, way: str) -> None:
             torch.testing.assert_close(f.losses(w, batch), true[0], rtol=2e-4, atol=1e-5)
             torch.testing.assert_close(f.each(w, batch), slow.each(w, batch), rtol=2e-4, atol=1e-5)
             torch.testing.assert_close(f.each(w, batch).mean(1), true[0], rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("way", ["graphed", "traced", "stacked", None])
+def test_every_way_on_a_gpu_gives_the_numbers_of_the_loop(name: str, way: str | None) -> None:
+    torch.manual_seed(0)
+    build, loss, data = CASES[name]
+    snap = Snapshot(build().cuda(), loss, None)
+    with snap.quiet():
+        f, slow, kept = StackedLoss(snap, way=way), StackedLoss(snap, way="loop"), []
+        for _ in range(3):
+            w, batch = f.center + 0.1 * torch.randn(5, len(f.center)).cuda(), mapped(data(), lambda t: t.cuda())
+            kept.append((f(w, batch), slow(w, batch), f.each(w, batch), slow.each(w, batch), f.losses(w, batch)))
+        for got, true, each, single, alone in kept:  # an answer is the caller's: the next call leaves it alone
+            torch.testing.assert_close(got[0], true[0], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(got[1], true[1], rtol=5e-3, atol=1e-4)
+            torch.testing.assert_close(alone, true[0], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(each, single, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -170,6 +190,23 @@ def test_chunks_are_the_whole() -> None:
     w, batch = torch.randn(7, 15), (torch.randn(6, 4), torch.randint(3, (6,)))
     for a, b in zip(StackedLoss(snap)(w, batch), StackedLoss(snap, chunk=3)(w, batch), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_copies_that_do_not_fit_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
+    snap, w = Snapshot(net, classes, None), torch.randn(9, 403)
+    batch = (torch.randn(64, 4), torch.randint(3, (64,)))
+    f, seen = StackedLoss(snap), []
+    whole = f(w, batch)
+    assert f._together("gradients", w, batch) == 9
+    kept = 64 * (50 + 3) * 4  # the output of tanh and the log-probabilities
+    monkeypatch.setattr("strobe.core.stacked.MEMORY", 4 * kept)
+    parts = StackedLoss(snap)
+    monkeypatch.setattr(parts, "_call", lambda k, v, d: seen.append(len(v)) or StackedLoss._call(parts, k, v, d))
+    for a, b in zip(whole, parts(w, batch), strict=True):
+        torch.testing.assert_close(a, b)
+    assert seen[0] in (3, 4)
+    assert sum(seen) == 9
 
 
 @pytest.mark.parametrize(
