@@ -15,7 +15,7 @@ from strobe.core.stacked import StackedLoss
 from strobe.numerics.covariance import covariances
 from strobe.numerics.local_posterior import WARM
 from strobe.observables.local_draws import judged, order, sampled, settings
-from strobe.observables.local_visits import Losses, lean, pace, traces
+from strobe.observables.local_visits import Losses, lean, mixed, pace, traces
 
 ROOM = 1 << 27  # losses that are kept: 512 MB
 
@@ -98,24 +98,11 @@ def influence(
         flags.append(
             f"chains disagree on covariances {cov.widen:.1f} times more than their draws: give a larger budget"
         )
-    if examples is None and (said := _mixed(loss, look, snap)):
-        flags.append(said)
+    if examples is None and (said := mixed(loss, look, snap)):
+        flags.append(f"{said}: it mixes or weighs them, so that one more copy of an example is not what BIF says")
     how = {
         "nbeta": chosen.nbeta, "gamma": chosen.gamma, **got.how, "gradients": got.how["gradients"] + energy.anchors, "visits": len(at),
         "llc": llc.mean.mean, "widen": round(cov.widen, 3), "correlation": correlation, "flags": flags,
     }  # fmt: skip
     err = np.hypot(cov.err, (0.0 if correlation else lean(llc)) * np.abs(cov.value))
     return Reading(-cov.value, err, "", how)
-
-
-def _mixed(loss: StackedLoss, look: Losses, snap: Snapshot) -> str:
-    """A sentence where the loss of all data is not the mean of the examples'."""
-    with snap.quiet():
-        whole = Losses(loss, {"the data": snap.data}, 0).base
-    mean = float(look.base[0, : look.columns[0]].mean())
-    if abs(float(whole) - mean) <= 1e-3 * abs(mean) + 1e-6:
-        return ""
-    return (
-        f"the loss of all data, {float(whole):.4g}, is not the mean of the examples', {mean:.4g}: "
-        "it mixes or weighs them, so that one more copy of an example is not what BIF says"
-    )

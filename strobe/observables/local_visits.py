@@ -9,6 +9,7 @@ from torch import Tensor
 
 from strobe.core.data import examples_in, rows
 from strobe.core.errors import BadOption, Diverged
+from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss
 from strobe.numerics.local_posterior import WARM, Sampled
 from strobe.observables.local_draws import Judged, Settings
@@ -72,3 +73,13 @@ def traces(got: Sampled) -> tuple[np.ndarray, np.ndarray]:
 def lean(llc: Judged) -> float:
     """By what part a covariance may be off: twice what the mean loss is, by the heat of batches and for want of rest."""
     return abs(llc.off) + 2 * (llc.heat / llc.mean.mean if llc.mean.mean > 0 else 0.0)
+
+
+def mixed(loss: StackedLoss, look: Losses, snap: Snapshot) -> str:
+    """A sentence where the loss of all data is not the mean of the examples', the first columns of `look`."""
+    with snap.quiet():
+        whole = float(Losses(loss, {"the data": snap.data}, 0).base)
+    mean = float(look.base[0, : look.columns[0]].mean())
+    if abs(whole - mean) <= 1e-3 * abs(mean) + 1e-6:
+        return ""
+    return f"the loss of all data, {whole:.4g}, is not the mean of the examples', {mean:.4g}"

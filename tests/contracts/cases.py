@@ -131,6 +131,12 @@ OBSERVABLES: dict[str, Look] = {
         takes_noise=False,
     ),
     "rlct": Look(lambda seed: valley(), {"budget": 300, "chains": 8}, seeded=True, takes_noise=False),
+    "posterior_variance": Look(
+        lambda seed: valley(), {"budget": 400, "batch": 32, "chains": 16}, seeded=True, takes_noise=False
+    ),
+    "wbic": Look(lambda seed: valley(), {"budget": 300, "batch": 32, "chains": 8}, seeded=True, takes_noise=False),
+    "waic": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
+    "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "weight_norms": Look(fits, takes_noise=False),
     "mode_strengths": Look(linear, {"left": FRAME["left"], "right": FRAME["right"]}, takes_noise=False),
 }
