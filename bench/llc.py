@@ -6,7 +6,8 @@
     OMP_NUM_THREADS=1 /tmp/one/bin/python bench/llc.py precision
 
 `speed`: CPU seconds (`time.process_time`; with `--device cuda` wall time, the device waited for) of a whole call per
-gradient, both in one process in turns, the median of `--rounds` ratios; the same model, chains, draws and batch, one torch thread. Ours includes its calibration, theirs its
+gradient, both in one process in turns, the median of `--rounds` ratios; the same model, chains, draws and batch, one
+torch thread. Ours includes its calibration, theirs its
 baseline pass. The floor is the matrix products at this core's measured rate, normal noise and one update.
 `precision`: spread and error of the estimate over `--seeds`, at equal gradients and the same N and γ; the peer has its default
 baseline and the best of four step sizes, chosen with the truth in hand. Truth: a long run, for digits with every gradient of all the data.

@@ -1,5 +1,6 @@
 """The loss of a snapshot at many parameter values at once, with gradients: what batched samplers stand on."""
 
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg as fx_map
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -20,6 +22,7 @@ from strobe.core.snapshot import Snapshot, keep_heap
 
 WAYS = ("graphed", "traced", "stacked", "loop")
 LARGE = 200_000  # parameters from which copies take turns on a CPU: together they outgrow its caches and gain nothing
+FILLS = {torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default, torch.ops.aten.full_like.default}
 MEMORY = 2 << 30  # bytes of activations that copies may hold together
 
 
@@ -252,15 +255,43 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def _traced(stacked: Any, w: Tensor, tensors: list[Tensor]) -> Any:
-    """The operations of one call, without what autograd keeps for itself."""
+    """The operations of one call, without what autograd keeps for itself and what shapes alone decide."""
     module = make_fx(stacked)(w, tensors)
-    for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target is torch.ops.aten.detach.default:
+    graph = module.graph
+    changing = any(getattr(n.target, "_schema", None) and n.target._schema.is_mutable for n in graph.nodes)
+    known: dict[Any, Any] = {}  # the same in every call
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if _idle(node):
             node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
+        elif not changing and (inputs := node.all_input_nodes):
+            if node.target in FILLS:
+                like = inputs[0].meta["val"]
+                known[node] = node.target(torch.empty(like.shape, dtype=like.dtype, device=like.device), *node.args[1:])
+            elif all(n in known for n in inputs):
+                known[node] = node.target(
+                    *fx_map(node.args, known.__getitem__), **fx_map(node.kwargs, known.__getitem__)
+                )
+    for i, (node, value) in enumerate(known.items()):
+        if not isinstance(value, Tensor) or all(n in known for n in node.users):
+            continue
+        module.register_buffer(f"known{i}", value)
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(graph.get_attr(f"known{i}"), lambda n: n not in known)
+    graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _idle(node: Any) -> bool:
+    """Whether it gives what it is given."""
+    if node.target is torch.ops.aten.detach.default:
+        return True
+    if node.target is torch.ops.aten.pow.Tensor_Scalar:
+        return bool(node.args[1] == 1)
+    same = (torch.ops.aten.expand.default, torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+    return node.target in same and node.meta["val"].shape == node.args[0].meta["val"].shape
 
 
 def _graphed(made: Any, w: Tensor, tensors: list[Tensor]) -> Any:

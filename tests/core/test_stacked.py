@@ -44,6 +44,21 @@ class Forks(nn.Module):
         return (x @ self.w).square() if float(x.sum()) > 0 else (x @ self.w).abs()
 
 
+class Writes(nn.Module):
+    """Fills what it made empty: what a tracer holds for a constant is not one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(x)
+        kept = torch.zeros_like(h)
+        kept[:, ::2] = h[:, ::2].relu()
+        kept += torch.ones_like(h)
+        return self.out(kept)
+
+
 def images(n: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 1, 6, 6), torch.randint(3, (n,))
 
@@ -55,6 +70,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
         lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)), classes,
         lambda: images(5)),
     "attention": (lambda: AttentionOnly(11, 9, 8, 2, 2, "relative", 1, True), next_token, lambda: torch.randint(11, (4, 10))),
+    "writing in place": (Writes, classes, lambda: (torch.randn(6, 5), torch.randint(3, (6,)))),
     "encoder with dropout": (Encoder, next_token, lambda: torch.randint(11, (4, 10))),
 }  # fmt: skip
 
