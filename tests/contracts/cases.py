@@ -140,7 +140,14 @@ OBSERVABLES: dict[str, Look] = {
     "weight_norms": Look(fits, takes_noise=False),
     "mode_strengths": Look(linear, {"left": FRAME["left"], "right": FRAME["right"]}, takes_noise=False),
 }
-OF_RUNS = {"stages": "tests/observables/test_stages.py", "trajectory_pca": "tests/observables/test_trajectory_pca.py"}
+OF_RUNS = {
+    "stages": "tests/observables/test_stages.py",
+    "trajectory_pca": "tests/observables/test_trajectory_pca.py",
+    "essential_dynamics": "tests/observables/test_essential_dynamics.py",
+    "vertices": "tests/observables/test_vertices.py",
+    "llc_plateaus": "tests/observables/test_llc_plateaus.py",
+    "boundary_agreement": "tests/observables/test_boundary_agreement.py",
+}
 
 
 @dataclass(frozen=True)
@@ -258,5 +265,15 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "digits": {"width": 8, "batch": 16},
     "modular_addition": {"p": 7, "width": 12, "batch": 8},
     "incontext_regression": {"width": 8, "heads": 2, "layers": 1, "batch": 4, "probe_size": 16},
+    "repeated_bigrams": {
+        "vocab": 12,
+        "context": 8,
+        "d_model": 8,
+        "heads": 2,
+        "batch": 4,
+        "probe_size": 6,
+        "phrases": 3,
+    },
     "toy_superposition": {"samples": 50, "batch": 8},
+    "reduced_rank": {"samples": 20},
 }
