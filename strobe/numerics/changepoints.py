@@ -1,15 +1,19 @@
 """Where several curves bend at once: continuous piecewise-linear segmentation, with the uncertainty of each bend."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from strobe.numerics.boundaries import supported
 
 
 @dataclass(frozen=True, slots=True)
 class Bends:
     """`at` (k,) positions on the x axis, `err` (k,) their standard errors, `slopes` (k + 1, m) of each piece of each curve.
 
-    `bic` lists the criterion for 0, 1, ... bends; `noise` (m,) the residual scale that was used for each curve.
+    `bic` lists the criterion for 0, 1, ... bends; `noise` (m,) the residual scale that was used for each curve; `sure`
+    (k,) how often resampled curves, segmented from scratch, have a bend within `apart` of each, beyond chance (`supported`).
     """
 
     at: np.ndarray
@@ -17,6 +21,7 @@ class Bends:
     slopes: np.ndarray
     bic: list[float]
     noise: np.ndarray
+    sure: np.ndarray
 
 
 def bends(x: np.ndarray, curves: np.ndarray, noise: np.ndarray, *, most: int = 8, apart: float = 0.0,
@@ -47,20 +52,27 @@ def bends(x: np.ndarray, curves: np.ndarray, noise: np.ndarray, *, most: int = 8
     scaled = curves / noise[:, None]
     inner = np.arange(1, n - 1)
     apart = max(apart, 1e-12)
+    chosen, bic = _segment(x, scaled, inner, most, apart)
+    fit, slopes = _fit(x, scaled, chosen)
+    err = sure = np.zeros(0)
+    if chosen:
+        err = _spread(x, scaled, fit, chosen, inner, apart, draws, seed)
+        sure = _support(x, scaled, fit, chosen, inner, most, apart, max(draws // 2, 1), seed)
+    return Bends(x[chosen], err, slopes * noise, [float(b) for b in bic], noise, sure)
+
+
+def _segment(x: np.ndarray, y: np.ndarray, inner: np.ndarray, most: int, apart: float) -> tuple[list[int], list[float]]:
     found: list[int] = []
     best, bic = [], []
     for k in range(most + 1):
         if k:
-            found = _add(x, scaled, found, inner, apart)
+            found = _add(x, y, found, inner, apart)
             if len(found) < k:
                 break
-            found = _settle(x, scaled, found, inner, apart)
-        bic.append(_cost(x, scaled, found) + np.log(n * m) * (k + k * m))
+            found = _settle(x, y, found, inner, apart)
+        bic.append(_cost(x, y, found) + np.log(y.size) * (k + k * len(y)))
         best.append(list(found))
-    chosen = best[int(np.argmin(bic))]
-    fit, slopes = _fit(x, scaled, chosen)
-    err = _spread(x, scaled, fit, chosen, inner, apart, draws, seed) if chosen else np.zeros(0)
-    return Bends(x[chosen], err, slopes * noise, [float(b) for b in bic], noise)
+    return best[int(np.argmin(bic))], bic
 
 
 def _basis(x: np.ndarray, places: list[int]) -> np.ndarray:
@@ -111,15 +123,24 @@ def _settle(x: np.ndarray, y: np.ndarray, places: list[int], inner: np.ndarray, 
 
 def _spread(x: np.ndarray, y: np.ndarray, fit: np.ndarray, places: list[int], inner: np.ndarray, apart: float,
             draws: int, seed: int) -> np.ndarray:  # fmt: skip
+    rows = [sorted(_settle(x, z, list(places), inner, apart)) for z in _again(x, y, fit, draws, seed)]
+    grid = np.gradient(x)[places]
+    return np.sqrt(np.var(x[np.array(rows)], axis=0) + grid**2 / 12)
+
+
+def _support(x: np.ndarray, y: np.ndarray, fit: np.ndarray, places: list[int], inner: np.ndarray, most: int, apart: float,
+             draws: int, seed: int) -> np.ndarray:  # fmt: skip
+    again = [x[_segment(x, z, inner, most, apart)[0]] for z in _again(x, y, fit, draws, seed)]
+    return supported(x[places], again, max(apart, float(np.gradient(x).max())), float(np.ptp(x)))[0]
+
+
+def _again(x: np.ndarray, y: np.ndarray, fit: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """The fit plus moving blocks of its residuals plus noise of size 1: y is in units of the noise."""
     rng = np.random.default_rng(seed)
     rest, n = y - fit, len(x)
     block = max(2, n // 12)
-    rows = []
     for _ in range(draws):
         starts = rng.integers(0, n - block + 1, size=n // block + 1)
         picked = np.concatenate([np.arange(s, s + block) for s in starts])[:n]
         sign = rng.choice([-1.0, 1.0])
-        white = rng.standard_normal(y.shape)  # y is in units of the noise: what lies below it may be anything
-        rows.append(sorted(_settle(x, fit + sign * rest[:, picked] + white, list(places), inner, apart)))
-    grid = np.gradient(x)[places]
-    return np.sqrt(np.var(x[np.array(rows)], axis=0) + grid**2 / 12)
+        yield fit + sign * rest[:, picked] + rng.standard_normal(y.shape)  # what lies below the noise may be anything

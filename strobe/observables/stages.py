@@ -11,6 +11,7 @@ from strobe.core.reading import Reading
 from strobe.numerics.changepoints import bends
 
 Trace = tuple[np.ndarray, np.ndarray, np.ndarray]
+METHOD = "bends of the traces"
 
 
 @observable(symbol="t_k", of="run", cost="no gradients: refits of piecewise lines", ref="arXiv:2402.02364")
@@ -27,7 +28,9 @@ def stages(
     interpreted; `most` boundaries at most; `apart` their least distance in decades; `grid` points on the log axis.
     Value: the boundaries, in steps. Err: one standard error, in steps (block bootstrap of the residuals, and noise of
     size σ). It covers where a bend lies given how many there are, not whether there should be one more.
-    how: `stages`, one per interval: from, to, what rises, falls or holds still (slope in ranges per decade), and
+    how: `boundaries`, for each its `method`, `step`, `err`, `decades` (err in log10 t) and `sure`: how often
+    resampled traces, segmented anew with as many bends as the BIC gives them, have it within `apart`, beyond chance;
+    `stages`, one per interval: from, to, what rises, falls or holds still (slope in ranges per decade), and
     "plateau" where nothing moves faster than 0.25 ranges per decade; `bic` for every number of bends.
     Cost: milliseconds. Regime: traces on a common logarithmic axis; a stage shorter than `apart` is not seen.
     Raises `BadOption` when no trace has enough points.
@@ -55,19 +58,51 @@ def stages(
         _describe(edges[i], edges[i + 1], dict(zip(traces, found.slopes[i] / ranges, strict=True)))
         for i in range(len(edges) - 1)
     ]
-    how = {"traces": list(traces), "points": points, "bic": found.bic, "stages": parts, "floor": floor}
+    how = {
+        "traces": list(traces), "points": points, "bic": found.bic, "stages": parts, "floor": floor, "method": METHOD,
+        "boundaries": boundaries(METHOD, at, found.err, found.sure), "low": float(low), "high": float(high),
+    }  # fmt: skip
     return Reading(at, at * np.log(10) * found.err, unit="steps", how=how)
+
+
+def boundaries(
+    method: str, steps: np.ndarray, decades: np.ndarray, sure: np.ndarray, **more: Any
+) -> list[dict[str, Any]]:
+    """One row for each boundary, as every method records it: which found it, where, and how sure it is.
+
+    `decades` is one standard error of log10 of the step, `sure` how often resampled data have it, 0 to 1; `more` are
+    facts of each, lists of one value a boundary.
+
+    >>> round(boundaries("by eye", np.array([100.0]), np.array([0.1]), np.array([0.9]))[0]["err"])
+    23
+    """
+    rows = []
+    for i, (t, d, s) in enumerate(zip(steps, decades, sure, strict=True)):
+        row = {
+            "method": method,
+            "step": float(t),
+            "err": float(t * np.log(10) * d),
+            "decades": float(d),
+            "sure": float(s),
+        }
+        rows.append(row | {k: v[i] if isinstance(v[i], str) else float(v[i]) for k, v in more.items()})
+    return rows
+
+
+def series_of(run: Any, name: str) -> Trace:
+    """(steps, values, errs) as floats, of a run or of a mapping."""
+    if isinstance(run, Mapping):
+        steps, values, errs = (np.asarray(a, float) for a in run[name])
+        return steps, values, errs
+    s = run.series(name)
+    return s.steps.astype(float), s.values, s.errs
 
 
 def _traces(run: Any, names: Sequence[str] | None, from_step: int) -> dict[str, Trace]:
     given = run if isinstance(run, Mapping) else None
     out = {}
     for name in names or (list(given) if given is not None else run.names()):
-        if given is not None:
-            steps, values, errs = (np.asarray(a, float) for a in given[name])
-        else:
-            s = run.series(name)
-            steps, values, errs = s.steps.astype(float), s.values, s.errs
+        steps, values, errs = series_of(run, name)
         keep = np.isfinite(values) & (steps >= max(from_step, 1))
         if keep.sum() >= 6 or names:
             out[name] = (steps[keep], values[keep], errs[keep])

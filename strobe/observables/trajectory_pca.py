@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from strobe.core.cards import observable
 from strobe.core.errors import BadOption
 from strobe.core.reading import Reading
+from strobe.numerics.principal import gram, jackknifed, principal
 
 
 @observable(symbol="PC", of="run", cost="one forward per stored step", ref="arXiv:2402.02364")
@@ -34,53 +35,36 @@ def trajectory_pca(
     at = run.stored() if steps is None else steps
     if len(at) < 3 or components < 1:
         raise BadOption(f"trajectory_pca needs at least 3 stored steps and 1 component, got {len(at)} and {components}")
-    rows = [_params(s) if of == "params" else _outputs(s, outputs) for s in run.walk(at)]
-    x = torch.stack(rows).double()  # (T, examples, D)
+    rows = [_params(s) if of == "params" else probe_outputs(s, outputs) for s in run.walk(at)]
+    x = torch.stack(rows)  # (T, examples, D)
     x = x - x.mean(0, keepdim=True)
     if of == "params":
-        scores, share = _pca(_gram(x), x[0].numel(), components)
+        scores, share = principal(gram(x), x[0].numel(), components)
         return Reading(scores, np.zeros_like(scores), "", {"steps": at, "explained": share, "of": of})
-    if x.shape[1] < groups:
-        groups = x.shape[1]
-    if groups < 2:
-        raise BadOption("trajectory_pca needs a probe of at least 2 examples for an error")
-    blocks = torch.arange(x.shape[1]) % groups
-    grams = [_gram(x[:, blocks == g]) for g in range(groups)]
-    total = sum(grams[1:], grams[0])
-    scores, share = _pca(total, x[0].numel(), components)
-    left = [
-        _aligned(_pca(total - g, int((blocks != i).sum()) * x.shape[2], components)[0], scores)
-        for i, g in enumerate(grams)
-    ]
-    err = np.sqrt((groups - 1) / groups * np.square(np.stack(left) - np.mean(left, 0)).sum(0))
+    scores, err, share = scores_of(x, components, groups)
     return Reading(scores, err, "", {"steps": at, "explained": share, "of": of, "examples": x.shape[1]})
 
 
-def _gram(x: Tensor) -> np.ndarray:
-    flat = x.reshape(len(x), -1)
-    return (flat @ flat.T).numpy()
+def scores_of(x: Tensor, components: int, groups: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Scores, err and shares of centred rows (T, examples, D), by groups of examples. Raises `BadOption` for one example."""
+    groups = min(groups, x.shape[1])
+    if groups < 2:
+        raise BadOption("a probe of at least 2 examples is needed for an error")
+    blocks = torch.arange(x.shape[1]) % groups
+    parts = [x[:, blocks == g] for g in range(groups)]
+    return jackknifed([gram(p) for p in parts], [p[0].numel() for p in parts], components)
 
 
-def _pca(gram: np.ndarray, count: int, k: int) -> tuple[np.ndarray, list[float]]:
-    values, vectors = np.linalg.eigh(gram)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    scores = vectors[:, :k] * np.sqrt(values[:k] / count)
-    scores *= np.where(scores[-1] < 0, -1.0, 1.0)
-    return scores, [float(v) for v in values[:k] / max(values.sum(), 1e-300)]
-
-
-def _aligned(scores: np.ndarray, to: np.ndarray) -> np.ndarray:
-    return scores * np.where((scores * to).sum(0) < 0, -1.0, 1.0)
+def probe_outputs(snap: Any, outputs: Callable[[nn.Module, Any], Tensor] | None = None, data: Any = None) -> Tensor:
+    """What the model says of the probe, or of `data`: (examples, D)."""
+    given = snap.data if data is None else data
+    with snap.quiet() as model, torch.no_grad():
+        y = outputs(model, given) if outputs else _default(model, given)
+    return y.detach().float().cpu().reshape(len(y), -1).clone()
 
 
 def _params(snap: Any) -> Tensor:
     return torch.cat([p.reshape(-1).cpu() for p in snap.params().values()]).clone()[:, None]
-
-
-def _outputs(snap: Any, outputs: Callable[[nn.Module, Any], Tensor] | None) -> Tensor:
-    with snap.quiet() as model, torch.no_grad():
-        y = outputs(model, snap.data) if outputs else _default(model, snap.data)
-    return y.detach().float().cpu().reshape(len(y), -1).clone()
 
 
 def _default(model: nn.Module, data: Any) -> Tensor:

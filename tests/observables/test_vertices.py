@@ -1,0 +1,68 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from strobe.core.errors import BadOption
+from strobe.core.reading import Reading
+from strobe.observables.essential_dynamics import essential_dynamics
+from strobe.observables.vertices import vertices
+
+X = np.linspace(0, 4, 60)
+
+
+def path(seed: int = 0, noise: float = 0.02, corners: tuple[float, ...] = (1.5, 3.0)) -> Reading:
+    """A path that turns by 90 degrees at each corner, with noise."""
+    y = np.zeros((60, len(corners) + 1))
+    for i, (a, b) in enumerate(zip((0.0, *corners), (*corners, 4.0), strict=True)):
+        y[:, i] = np.clip(X, a, b) - a
+    y += noise * np.random.default_rng(seed).standard_normal(y.shape)
+    how: dict[str, Any] = {"steps": (10**X).tolist(), "run": ["run"] * 60, "scores": y.tolist(), "width": 0.2}
+    return Reading(y, np.zeros_like(y), "", how)
+
+
+def test_corners_are_found_with_their_method_and_support() -> None:
+    found = vertices(path())
+    assert np.log10(found.value) == pytest.approx([1.5, 3.0], abs=0.08)
+    assert all(b["sure"] > 0.9 and b["method"] == "turns of the trajectory" for b in found.how["boundaries"])
+    assert np.rad2deg([b["turned"] for b in found.how["boundaries"]]) == pytest.approx([90, 90], abs=45)  # wiggles add
+
+
+def test_err_is_honest_over_seeds() -> None:
+    found = [vertices(path(seed, noise=0.05)) for seed in range(8)]
+    at = np.array([[min(f.value, key=lambda t: abs(np.log10(t) - c)) for c in (1.5, 3.0)] for f in found])
+    err = np.array(
+        [
+            next(b["err"] for b in f.how["boundaries"] if abs(np.log10(b["step"]) - c) < 0.3)
+            for f in found
+            for c in (1.5, 3.0)
+        ]
+    )
+    assert (at.std(0) <= 2 * err.reshape(8, 2).mean(0)).all()
+
+
+def test_a_straight_path_has_none_and_in_noise_none_is_sure() -> None:
+    assert len(vertices(path(noise=1e-3, corners=())).value) == 0
+    rng = np.random.default_rng(5)
+    y = rng.standard_normal((60, 2))
+    noise = vertices(
+        Reading(
+            y,
+            np.ones_like(y),
+            "",
+            {"steps": (10**X).tolist(), "run": ["run"] * 60, "scores": y.tolist(), "width": 0.15},
+        )
+    )
+    assert all(b["sure"] < 0.8 for b in noise.how["boundaries"])
+
+
+def test_it_takes_a_run_and_one_of_several_paths() -> None:
+    from observables.test_essential_dynamics import Turning
+
+    assert np.log10(vertices(Turning(), components=2).value) == pytest.approx([2.0], abs=0.1)
+    both = essential_dynamics({"a": Turning(), "b": Turning(far=3.0)}, components=3)
+    assert np.log10(vertices(both, of="b").value) == pytest.approx([2.0], abs=0.1)
+    with pytest.raises(BadOption, match="no run 'c'; it has a, b"):
+        vertices(both, of="c")
+    with pytest.raises(BadOption, match="needs turn"):
+        vertices(both, turn=0)
