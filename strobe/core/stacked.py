@@ -1,6 +1,5 @@
 """The loss of a snapshot at many parameter values at once, with gradients: what batched samplers stand on."""
 
-import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
