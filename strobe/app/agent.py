@@ -14,10 +14,10 @@ from mcp.server.fastmcp import FastMCP
 from mcp.server.fastmcp.exceptions import ToolError
 
 from strobe.app.acts import safe_edit
+from strobe.app.boundaries import stages_of
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
 from strobe.app.reads import run_page
-from strobe.app.report import stages_of
 from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import StrobeError
 from strobe.runs.control import send
@@ -70,11 +70,11 @@ def make_server(root: Path, *, allow_control: bool) -> FastMCP:
 
     @server.tool()
     def read_stages(run: str) -> dict[str, Any]:
-        """The developmental stages that were detected: boundaries with errors, what rises and falls in each."""
+        """The developmental stages that were detected: boundaries with errors, method and how sure each is; what rises and falls."""
         stages = stages_of(found(run))
         if stages is None:
             raise ToolError("no stages were detected in this run")
-        return {k: plain(stages[k]) for k in ("value", "err", "how")}
+        return {k: plain(stages[k]) for k in ("value", "err", "how", "boundaries")}
 
     @server.tool()
     async def look(run: str, step: int, view: str, args: dict[str, Any] | None = None) -> dict[str, Any]:

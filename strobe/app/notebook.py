@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from strobe.app.boundaries import stages_of
 from strobe.app.feed import edit_text, plain, series_of
 from strobe.app.laws_table import laws_of
 from strobe.app.report import panels_of
@@ -104,7 +105,7 @@ def given(run: Run, series: Sequence[str] | None = None) -> dict[str, Any]:
     panels = panels_of(run, series)
     names = list(dict.fromkeys(n for p in panels for n in p.series))
     branches = run.branches()[-BRANCHES:]
-    stages = _stages(run)
+    stages = stages_of(run)
     return plain({
         "id": run.facts["id"], "name": run.name, "status": run.status, "first": 0 if run.facts["parent"] else run.start,
         "last": run.last, "stored": run.stored(), "panels": [asdict(p) for p in panels],
@@ -115,13 +116,13 @@ def given(run: Run, series: Sequence[str] | None = None) -> dict[str, Any]:
              "edits": [edit_text(e) for e in b.facts["edits"]]} for b in branches
         ],
         "events": [e for e in run.events() if e["type"] in MARKED][-EVENTS:],
-        "stages": stages and {k: stages[k] for k in ("value", "err", "how")}, "laws": laws_of(run),
+        "stages": stages and {k: stages[k] for k in ("value", "err", "how", "boundaries")}, "laws": laws_of(run),
     })  # fmt: skip
 
 
 def picture(run: Run, series: Sequence[str] | None = None) -> str:
     """The strip as HTML: one image without scripts or addresses, and what it shows in words."""
-    svg = draw(run, panels_of(run, series), run.branches()[-BRANCHES:], _stages(run), laws=laws_of(run))
+    svg = draw(run, panels_of(run, series), run.branches()[-BRANCHES:], stages_of(run), laws=laws_of(run))
     name, data = html.escape(run.name), base64.b64encode(svg.encode()).decode()
     return (
         f'<figure style="margin:0"><img alt="strip of {name}" style="max-width:100%;background:#fff" '
@@ -135,13 +136,3 @@ def _traces(run: Run, names: Sequence[str], *, lineage: bool = False) -> dict[st
     for n in names:
         out |= series_of(run, n, points=POINTS, lo=None, hi=None, log=True, lineage=lineage)
     return out
-
-
-def _stages(run: Run) -> dict[str, Any] | None:
-    """The last detected stage boundaries, with an error for each."""
-    found = next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
-    if found is None:
-        return None
-    values = list(found["value"])
-    errs = found["err"] if isinstance(found["err"], list | tuple) else [found["err"]] * len(values)
-    return {"value": values, "err": list(errs), "how": found["how"]}

@@ -8,10 +8,11 @@ import numpy as np
 from fastapi import FastAPI, Query
 from pydantic import Field
 
+from strobe.app.boundaries import stages_of
 from strobe.app.examples_table import examples_of, one_example
 from strobe.app.feed import Feed, plain, series_of
 from strobe.app.laws_table import laws_of
-from strobe.app.report import panels_of, stages_of
+from strobe.app.report import panels_of
 from strobe.app.worker import Jobs, Looker
 from strobe.core.errors import Damaged, RunNotFound
 from strobe.runs import directory
@@ -73,13 +74,12 @@ def add_reads(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
 
     @app.get("/api/runs/{id}/stages")
     def stages(id: Id) -> dict[str, Any] | None:
-        """The last detected stage boundaries, with their errors."""
+        """The last detected stage boundaries with their errors, and those of every method: which found them, how sure it is."""
         with feed.lock:
             found = stages_of(feed.run(id))
         if found is None:
             return None
-        err = np.broadcast_to(found["err"], np.shape(found["value"]))
-        return {"value": plain(found["value"]), "err": plain(err), "how": plain(found["how"])}
+        return {k: plain(found[k]) for k in ("value", "err", "how", "boundaries")}
 
     @app.get("/api/runs/{id}/laws")
     def laws(id: Id) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from strobe.app.boundaries import stages_of
 from strobe.app.laws_table import laws_of, number, verdicts
 from strobe.app.strip import draw, draw_path
 from strobe.app.traces import WHOLE, Panel, View, at_playhead
@@ -82,15 +83,16 @@ def _part(run: Run, family: list[Run], only: set[str] | None, view: View) -> dic
     page: dict[str, Any] = next((e for e in reversed(run.events("page"))), {})
     branches = [b for b in family if view.branches is None or b.facts["id"] in view.branches]
     panels = panels_in(run, view, only)
-    edges = list(zip(*(np.ravel(stages[k]).tolist() for k in ("value", "err")), strict=True)) if stages else []
     return {
         "run": run, "branches": branches, "about": run.facts["about"], "surroundings": run.facts["surroundings"],
-        "strip": draw(run, panels, branches, stages, view, laws_of(run)), "path": draw_path(run, "trajectory_pca", stages),
+        "strip": draw(run, panels, branches, stages, view, laws_of(run)), 
+        "path": draw_path(run, ("trajectory_pca", "essential_dynamics"), stages),
         "view": _in_words(view, len(family) - len(branches)) if view != WHOLE else "", "playhead": view.playhead,
         "points": [] if view.playhead is None else at_playhead(panels, run, branches, view),
         "caption": page.get("caption", ""), "verdicts": [v for r in (run, *branches) for v in verdicts(r)],
         "open": [e for e in run.events("prediction") if e["seal"] not in {v["predicted"]["seal"] for v in run.events("verdict")}],
-        "stages": stages["how"]["stages"] if stages else [], "boundaries": edges,
+        "stages": stages["how"].get("stages", []) if stages else [], "boundaries": stages["boundaries"] if stages else [],
+        "edges": stages["err"] if stages else [],
         "replays": run.events("replay"), "edits": {b.name: b.facts["edits"] for b in branches},
         "errors": [e for e in run.events() if e["type"] in ("error", "nonfinite")],
     }  # fmt: skip
@@ -105,11 +107,6 @@ def _in_words(view: View, left_out: int) -> str:
         *([f"{left_out} {'branch' if left_out == 1 else 'branches'} left out"] if left_out else []),
     ]
     return ", ".join(said)
-
-
-def stages_of(run: Run) -> dict[str, Any] | None:
-    """The last reading of the stages: boundaries with errors, and how; None where none was made."""
-    return next((e for e in reversed(run.index.events("reading", superseded=False)) if e["name"] == "stages"), None)
 
 
 def panels_of(run: Run, asked: Sequence[str] | None = None) -> list[Panel]:
@@ -147,10 +144,14 @@ def panels_in(run: Run, view: View, only: set[str] | None = None) -> list[Panel]
 
 def _default_panels(run: Run) -> list[Panel]:
     """One panel per series; array readings one each. Names before a slash share a panel."""
-    names = list(dict.fromkeys([*run.names(), *(e["name"] for e in run.index.events("reading"))]))
+    readings = list(run.index.events("reading"))
+    names = list(dict.fromkeys([*run.names(), *(e["name"] for e in readings)]))
+    apart = {"stages", "trajectory_pca", "essential_dynamics", "boundary_agreement"} | {
+        e["name"] for e in readings if "boundaries" in e["how"]
+    }
     groups: dict[str, list[str]] = {}
     for n in names:
-        if n not in ("stages", "trajectory_pca"):
+        if n not in apart:
             groups.setdefault(n.partition("/")[0], []).append(n)
     return [Panel(title=g, series=s) for g, s in groups.items()][:24]
 

@@ -214,12 +214,12 @@ def _events(ax: Any, run: Run, branches: Sequence[Run]) -> None:
               ncols=1, handlelength=1.2)  # fmt: skip
 
 
-def draw_path(run: Run, name: str, stages: dict[str, Any] | None) -> str | None:
-    """The trajectory in its first two principal axes, coloured by stage; None where it was not measured."""
+def draw_path(run: Run, names: Sequence[str], stages: dict[str, Any] | None) -> str | None:
+    """The last trajectory of these names in its first two principal axes, coloured by stage; None where none was measured."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    found = [e for e in run.index.events("reading", superseded=False) if e["name"] == name]
+    found = [e for e in run.index.events("reading", superseded=False) if e["name"] in names]
     if not found:
         return None
     scores, errs = np.array(found[-1]["value"], float), np.array(found[-1]["err"], float)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from strobe.app import server
@@ -365,4 +366,47 @@ def test_what_was_sealed_is_on_the_strip_and_its_verdict_comes_to_it(browser: An
         page.get_by_role("link", name="Laws", exact=True).click()
         page.get_by_role("link", name="on the strip").first.click()
         wait("the panel alone, at the verdict", lambda: label.count() == 1 and "series=loss" in page.url)
+    assert said == []
+
+
+def test_a_clicked_boundary_says_which_method_found_it_and_how_sure_it_is(browser: Any, tmp_path: Path) -> None:
+    from strobe.observables.stages import boundaries
+
+    said = list[str]()
+    Toy().run(tmp_path / "r", 40)
+    with Notes(tmp_path / "r") as notes:
+        for name, method, at, sure in (
+            ("stages", "bends of the traces", [4.0, 20.0], 0.9),
+            ("vertices", "turns of the trajectory", [21.0], 0.6),
+        ):
+            x = np.array(at)
+            how = {"boundaries": boundaries(method, x, 0 * x + 0.04, 0 * x + sure), "low": 1.0, "high": 40.0}
+            notes.reading(name, Reading(x, 0.1 * x, "steps", how))
+    with pages(tmp_path) as address:
+        page = opened(browser, said)
+        page.goto(address)
+        page.get_by_role("link", name="r", exact=True).click()
+        note = page.get_by_role("status", name="stage boundary")
+        lane = page.locator(".lane canvas")
+        wait("the lane", lambda: lane.count() == 1 and (lane.bounding_box() or {"width": 0})["width"] > 200)
+        page.get_by_role("slider").focus()
+        page.keyboard.press("Shift+ArrowLeft")
+        wait("the note, by keys", lambda: note.count() == 1)
+        assert "Boundary at step 21.0" in note.inner_text()
+        assert "turns of the trajectory" in note.inner_text()
+        assert "60 % of resampled data have it" in note.inner_text()
+        assert "bends of the traces at 20.0" in note.inner_text()
+        page.keyboard.press("Escape")
+        wait("it closes", lambda: note.count() == 0)
+        left = page.get_by_role("slider").bounding_box()["x"] + 5.5
+        page.keyboard.press("Shift+ArrowLeft")  # step 20: its place is where the playhead is now
+        at = page.get_by_role("slider").bounding_box()["x"] + 5.5
+        assert at < left
+        page.keyboard.press("End")
+        wait("it closes with the playhead gone", lambda: note.count() == 0)
+        page.mouse.click(at, lane.bounding_box()["y"] + 8)
+        wait("the note, by the click", lambda: note.count() == 1)
+        assert "bends of the traces" in note.inner_text()
+        assert "90 % of resampled data have it" in note.inner_text()
+        assert page.get_by_role("slider").get_attribute("aria-valuenow") == "20"
     assert said == []

@@ -65,7 +65,17 @@ export interface Trace {
 export type Traces = Record<string, Trace>
 
 export interface Ev { type: string; step: number; time: number; [key: string]: unknown }
-export interface Stages { value: number[]; err: number[]; how: { stages?: Record<string, unknown>[]; [key: string]: unknown } }
+export interface Boundary {
+  step: number
+  err: number
+  method: string
+  /** How often resampled data have it, beyond chance; null in runs that did not record it. */
+  sure: number | null
+  of: string
+  facts: string[]
+  agrees: { method: string; step: number; err: number }[]
+}
+export interface Stages { value: number[]; err: number[]; boundaries?: Boundary[]; how: { stages?: Record<string, unknown>[]; [key: string]: unknown } }
 export interface Verdict { word: string; why: string; value: Num; err: Num; unit: string; how: unknown; step: number }
 export interface Law {
   of: string

@@ -1,5 +1,6 @@
 /** The keyboard on the strip: between stored states, stage boundaries, and events. */
 import type { View } from '../lib/view'
+import { boundariesOf } from './boundaries'
 import { markOf } from './marks'
 
 function next(steps: number[], from: number, back: boolean): number | null {
@@ -13,7 +14,7 @@ export function jump(run: View, e: KeyboardEvent): boolean {
   if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented) return false
   const back = e.key === 'ArrowLeft' || e.key === 'E'
   let to: number | null
-  if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') to = next(e.shiftKey ? (run.stages?.value ?? []).map(Math.round) : run.stored, run.step, back)
+  if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') to = next(e.shiftKey ? boundariesOf(run.stages).map((b) => Math.round(b.step)) : run.stored, run.step, back)
   else if (e.key === 'e' || e.key === 'E') to = next(run.events.filter(markOf).map((v) => v.step), run.step, back)
   else if (e.key === 'Home') to = run.first
   else if (e.key === 'End') to = run.last
