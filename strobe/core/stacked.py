@@ -20,7 +20,8 @@ from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot, keep_heap
 
 WAYS = ("graphed", "traced", "stacked", "loop")
-LARGE = 200_000  # parameters from which copies take turns on a CPU: together they outgrow its caches and gain nothing
+LARGE = 200_000  # parameters of a copy, or
+WIDE = 8 << 20  # bytes of its activations, from which copies take turns on a CPU: together they only outgrow its caches
 FILLS = {torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default, torch.ops.aten.full_like.default}
 MEMORY = 2 << 30  # bytes of activations that copies may hold together
 
@@ -36,7 +37,8 @@ class StackedLoss:
     and on other data of the shape: "graphed" (on a GPU only: what is traced as one launch), "traced" (the batched forward
     and backward pass recorded once as a list of tensor
     operations and run again: no autograd), "stacked" (`vmap`), "loop" (one copy after another; any model, and large
-    ones). `chunk` is how many copies go together, by default as many as hold their activations in 2 GiB.
+    ones). `chunk` is how many copies go together, by default as many as hold their activations in 2 GiB. `moves` names
+    the parameters each copy needs gradients of: the loop leaves the others' at 0, and stops where they begin.
     Use it inside `snap.quiet()`.
     Raises `BadOption` for no parameters, half precision, a loss that is not a number or does not depend on them.
 
@@ -48,8 +50,9 @@ class StackedLoss:
     """
 
     def __init__(
-        self, snap: Snapshot, *, names: Sequence[str] | None = None, chunk: int | None = None, way: str | None = None
-    ) -> None:
+        self, snap: Snapshot, *, names: Sequence[str] | None = None, chunk: int | None = None, way: str | None = None,
+        moves: Sequence[Sequence[str]] | None = None,
+    ) -> None:  # fmt: skip
         known = snap.params()
         names = list(known) if names is None else list(names)
         if not names:
@@ -65,7 +68,7 @@ class StackedLoss:
                     f"{n} is {str(p.dtype).removeprefix('torch.')}: chains of so few digits stand still or drift; "
                     "measure a float32 copy, copy.deepcopy(model).float()"
                 )
-        self.snap, self.chunk, self.way = snap, chunk, way
+        self.snap, self.chunk, self.way, self.moves = snap, chunk, way, moves
         self.sizes = [p.numel() for p in self.values.values()]
         self.center = torch.cat([p.reshape(-1) for p in self.values.values()])
         self._ready: dict[Any, Any] = {}
@@ -111,19 +114,15 @@ class StackedLoss:
         parts = [self._call(kind, w[i : i + chunk], part(i)) for i in range(0, len(w), chunk)]
         return parts[0] if len(parts) == 1 else tuple(torch.cat(p) for p in zip(*parts, strict=True))
 
-    def _together(self, kind: str, w: Tensor, data: Any) -> int:
-        """How many copies go at once."""
-        if self._large() or len(w) == 1 or self.way == "loop":
-            return 1 if kind == "each" else len(w)  # which take turns anyway
-        key = ("bytes", kind, len(w), tuple(x.shape for x in leaves_of(data)))
-        if key not in self._ready:
-            self._ready[key] = self._bytes(_of(data, 0) if kind == "own" else data)
-        return int(min(max(MEMORY // max(self._ready[key], 1), 1), len(w)))
-
-    def _bytes(self, data: Any) -> int:
-        """What one copy keeps for its backward pass."""
+    def activations(self, data: Any) -> int:
+        """Bytes that one copy keeps on these data for its backward pass, parameters and data left out."""
+        key = ("bytes", tuple(x.shape for x in leaves_of(data)))
+        if key in self._ready:
+            return int(self._ready[key])
+        shared = {
+            x.untyped_storage().data_ptr() for x in [*leaves_of(data), *self.snap.model.parameters(), self.center]
+        }
         kept: dict[int, int] = {}
-        shared = {x.untyped_storage().data_ptr() for x in leaves_of(data)}
 
         def keep(x: Tensor) -> Tensor:
             kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
@@ -132,10 +131,22 @@ class StackedLoss:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             loss = self._one({n: x.detach().requires_grad_() for n, x in self.split(self.center).items()}, data)
         del loss
-        return sum(n for at, n in kept.items() if at not in shared)
+        self._ready[key] = sum(n for at, n in kept.items() if at not in shared)
+        return int(self._ready[key])
 
-    def _large(self) -> bool:
-        return len(self.center) > LARGE and self.center.device.type == "cpu"
+    def _bytes(self, kind: str, data: Any) -> int:
+        return self.activations(_of(data, 0) if kind == "own" else data)
+
+    def _together(self, kind: str, w: Tensor, data: Any) -> int:
+        """How many copies go at once."""
+        if len(w) == 1 or self._turns(kind, data):
+            return 1 if kind == "each" else len(w)  # which take turns anyway
+        return int(min(max(MEMORY // max(self._bytes(kind, data), 1), 1), len(w)))
+
+    def _turns(self, kind: str, data: Any) -> bool:
+        if self.way is not None or self.center.device.type != "cpu":
+            return self.way == "loop"
+        return len(self.center) > LARGE or self._bytes(kind, data) > WIDE
 
     def _call(self, kind: str, w: Tensor, data: Any) -> tuple[Tensor, ...]:
         leaves, spec = pytree.tree_flatten(data)
@@ -165,15 +176,18 @@ class StackedLoss:
                 return (torch.stack([self._one(self.split(row), data) for row in w]),)
         if kind == "each":
             return (torch.stack([self.losses(w, rows(data, i, i + 1)) for i in range(count(data))], 1),)
-        out, grads = [], torch.empty_like(w)
+        out, grads = [], torch.zeros_like(w)
         with torch.enable_grad():
             for i, (row, to) in enumerate(zip(w, grads, strict=True)):
-                point = {n: x.detach().requires_grad_() for n, x in self.split(row).items()}
+                point, into = self.split(row.detach()), self.split(to)
+                free = self.moves[i] if self.moves and len(self.moves) == len(w) else list(point)
+                needed = [point[n].requires_grad_() for n in free]
                 loss = self._one(point, _of(data, i) if kind == "own" else data)
                 if not loss.requires_grad:
                     raise BadOption("the loss does not depend on the trainable parameters through autograd")
-                got = torch.autograd.grad(loss, list(point.values()), allow_unused=True, materialize_grads=True)
-                torch.cat([g.reshape(-1) for g in got], out=to)
+                got = torch.autograd.grad(loss, needed, allow_unused=True, materialize_grads=True)
+                for n, g in zip(free, got, strict=True):
+                    into[n].copy_(g)
                 out.append(loss.detach())
         return torch.stack(out), grads
 
@@ -205,7 +219,7 @@ class StackedLoss:
 
         keep_heap()
         tensors = [x for x in leaves if isinstance(x, Tensor)]
-        if self.way == "loop" or (self.way is None and kind != "each" and self._large()):
+        if (kind != "each" and self._turns(kind, rebuilt(tensors))) or self.way == "loop":
             return loop
         g = torch.Generator().manual_seed(0)
         size = 1e-2 * self.center.abs().mean() + 1e-3
@@ -213,7 +227,9 @@ class StackedLoss:
         order = torch.randperm(max((len(x) for x in tensors if x.ndim), default=1), generator=g)
         other = [x[order[order < len(x)].to(x.device)] if x.ndim else x for x in tensors]
         few = slice(None) if kind != "each" else slice(4)
+        moves, self.moves = self.moves, None  # the other ways give all gradients
         truth = loop(apart, [x[few] if x.ndim else x for x in other])
+        self.moves = moves
         for way in WAYS[not w.is_cuda : -1] if self.way is None else [self.way]:
             try:
                 with warnings.catch_warnings():

@@ -31,7 +31,8 @@ def llc(
 
     Args: `nbeta`, default n / log n, with `n` the number of examples in the data, or as given; `gamma`, default the
     parameters per |w*|², between 1 and 10,000: a displacement as long as w* itself is one that is allowed; `batch`,
-    examples a gradient is of: all, up to 512, else about 128 (a size that leaves least over: `how["examples"]` are used),
+    examples a gradient is of: all, up to 512 and 32 MiB of activations, else 8 to 128, about 8 MiB (a size that leaves
+    least over: `how["examples"]` are used),
     with losses, and gradients where that is cheap, as differences from those of w* on the same batch;
     `chains`, default 64 for small models down to 8; `names` of parameters that vary, default all trainable.
     Err: one standard error of the mean over draws and chains, autocorrelation and disagreement of chains included, with

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strobe.core.data import chosen, examples_in, mapped
+from strobe.core.data import chosen, examples_in, mapped, rows
 from strobe.core.errors import BadOption, Diverged
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss
@@ -17,8 +17,10 @@ from strobe.numerics.chains import Chained, chained, drift
 from strobe.numerics.local_posterior import HEAT, Sampled, local_posterior
 from strobe.numerics.sgmcmc import Diverging, Target, Visit
 
-WHOLE = 512  # examples up to which every gradient is of all the data
-BATCH = 128
+WHOLE = 512  # examples up to which every gradient is of all the data, where
+HEAVY = 32 << 20  # bytes of activations are not too many;
+LIGHT = 8 << 20  # else of so many bytes,
+BATCH = 8, 128  # and of no fewer or more examples
 KEPT = 1 << 26  # numbers of gradients at w* that are kept, one for each batch: 256 MB
 
 
@@ -53,7 +55,18 @@ def settings(
         raise BadOption(
             f"draws around a snapshot need nbeta > 0, gamma > 0, chains >= 2, budget >= 200, batch >= 1; got {', '.join(low)}"
         )
-    return Settings(nbeta, gamma, None if size <= (batch or WHOLE) else batch or BATCH, chains, budget)
+    batch = batch or _batch(loss, snap, size)
+    return Settings(nbeta, gamma, None if size <= batch else batch, chains, budget)
+
+
+def _batch(loss: StackedLoss, snap: Snapshot, size: int) -> int:
+    """Examples a gradient is of, by what one of them costs."""
+    with snap.quiet():
+        if size <= WHOLE and (size == 0 or loss.activations(snap.data) <= HEAVY):
+            return max(size, 1)
+        few = min(size, BATCH[0])
+        each = loss.activations(rows(snap.data, 0, few)) / few
+    return int(np.clip(LIGHT / max(each, 1), *BATCH))
 
 
 def sampled(

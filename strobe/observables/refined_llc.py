@@ -54,7 +54,8 @@ def refined_llc(
     chosen = settings(whole, snap, nbeta, gamma, n, batch, chains * count, budget)
     free = torch.stack(list(masks.values()))
     kept = {name: x.flatten(1) for name, x in whole.split(free).items() if bool(x.any())}  # no gradients of the others
-    loss = StackedLoss(snap, names=list(kept))
+    moves = [[n for n in kept if bool(kept[n][i].any())] for i in range(count) for _ in range(chains)]
+    loss = StackedLoss(snap, names=list(kept), moves=moves)
     free = torch.cat(list(kept.values()), 1).repeat_interleave(chains, 0)
     groups = torch.arange(count).repeat_interleave(chains)
     got, energy = sampled(snap, loss, chosen, seed, free=free, groups=groups)

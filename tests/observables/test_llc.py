@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from strobe.core.errors import BadOption, Diverged
 from strobe.core.snapshot import Snapshot
+from strobe.core.stacked import StackedLoss
 from strobe.observables.llc import llc
+from strobe.observables.local_draws import settings
 
 
 def squares(model: nn.Module, data: Any) -> Tensor:
@@ -173,3 +175,24 @@ def test_one_chain_in_a_deeper_valley_is_enough_to_say_so() -> None:
     )  # the other is lower
     got = llc(wells, nbeta=8, gamma=0.05, chains=8, budget=2000)
     assert "lower loss" in got.how["flags"][0]
+
+
+@pytest.mark.parametrize(
+    ("width", "n", "taken"),
+    [(64, 300, None), (64, 900, 128), (40_000, 200, None), (40_000, 300, 52), (4_000_000, 12, 8)],
+)
+def test_a_gradient_is_of_as_many_examples_as_are_cheap(width: int, n: int, taken: int | None) -> None:
+    """All, up to 512 and 32 MiB (200 of 40,000 floats fit, 300 do not); else as many as keep 8 MiB, and 8 to 128."""
+    snap = Snapshot(nn.Sequential(nn.Linear(2, 1), Wide(width)), lambda m, x: m(x).mean(), torch.randn(n, 2))
+    assert settings(StackedLoss(snap), snap, 10.0, 10.0, None, None, 2, 200).batch == taken
+
+
+class Wide(nn.Module):
+    """One number, kept `width` times."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.expand(-1, self.width).tanh().mean(1)
