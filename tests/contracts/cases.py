@@ -190,6 +190,9 @@ LAWS: dict[str, Said] = {
     "linear_fibre_rlct": Said(
         {"widths": [6, 4, 5, 3], "layers": [2]}, [{"widths": [6]}, {"widths": [6, 4, 5, 3], "layers": [4]}], Reading(10.0, 0.1)
     ),
+    "newton_rlct": Said(
+        {"exponents": [[2, 0], [0, 2]]}, [{"exponents": []}, {"exponents": [[0, 0]]}, {"exponents": [[2], [1, 1]]}], Reading(0.5, 0.01)
+    ),
     "regular_rlct": Said({"directions": 2}, [{"directions": 0}, {"directions": 1.5}], Reading(0.41, 0.01)),  # (w1 w2)^2
     "quadratic_llc": Said(
         {"curvatures": [0.0, 0.0], "nbeta": 1e4, "gamma": 1.0},
@@ -276,4 +279,5 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
     "toy_superposition": {"samples": 50, "batch": 8},
     "reduced_rank": {"samples": 20},
+    "turing": {"problem": "parityCheck", "length": 2, "program": "mark pairs"},
 }
