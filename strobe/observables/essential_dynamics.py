@@ -68,7 +68,9 @@ def essential_dynamics(
     if len({r.shape for r in rows}) > 1:
         raise BadOption(f"the runs' outputs differ in shape, {sorted({tuple(r.shape) for r in rows})}: pass outputs=")
     x = torch.stack(rows)
-    scores, err, share = scores_of(x.sub_(x.mean(0, keepdim=True)), min(components, len(rows) - 1), groups)
+    count = len(rows)
+    rows.clear()  # half of the memory
+    scores, err, share = scores_of(x.sub_(x.mean(0, keepdim=True)), min(components, count - 1), groups)
     smooth, paths, rest, start = np.empty_like(scores), {}, {}, 0
     for name, its in at.items():
         mine = slice(start, start + len(its))
