@@ -28,7 +28,9 @@ def vertices(
     Args: `run` a run (then `options` are those of `essential_dynamics`), or a reading of `essential_dynamics`, with
     `of` the name of a run in it; `width` of the smoothing, in decades at the last step (default: the reading's);
     `turn` radians; `within` decades of a maximum another one of a resampled path is the same; `least`: what
-    `sure` must be, else it is not listed (`how["dropped"]` has those).
+    `sure` must be, else it is not listed (`how["dropped"]` has those). A turn closer
+    to an end of the path than 1.5 widths (or spacings of its points) is none: there a fit has points on one side only, and
+    the noise of the last steps alone turns it around (`how["edge"]` has those).
     Value: steps. Err: one standard error, in steps: how far the maximum moves when the path is its smooth curve plus
     moving blocks of what was smoothed away, and normal noise of the jackknife's size. `how["boundaries"]`: for each its
     `method`, `step`, `err`, `decades` (err in log10 t), `sure` (how often resampled paths have it, beyond chance), and `turned`
@@ -64,15 +66,26 @@ def vertices(
     rng = np.random.default_rng(seed)
     again = resampled(x, y, log_widths(x, width), draws, rng) + err * rng.standard_normal((draws, *y.shape))
     places, angles = _turns(grid, matrices, y, turn)
+    inside = _inside(x, places, width)
+    edge = [float(10**p) for p in places[~inside]]
+    places, angles = places[inside], angles[inside]
     sure, spread = supported(places, [_turns(grid, matrices, z, turn)[0] for z in again], within, float(np.ptp(x)))
     decades = np.hypot(spread, np.interp(places, x[1:], np.diff(x)) / np.sqrt(12))
     found = boundaries(METHOD, 10**places, decades, sure, turned=angles)
     kept = [b for b in found if b["sure"] >= least]
     how = {
         "boundaries": kept, "dropped": [b for b in found if b["sure"] < least], "method": METHOD, "of": name, "turn": turn, "width": width,
-        "within": within, "low": float(10 ** x[0]), "high": float(10 ** x[-1]), "explained": run.how.get("explained"),
+        "within": within, "edge": edge, "low": float(10 ** x[0]), "high": float(10 ** x[-1]), "explained": run.how.get("explained"),
     }  # fmt: skip
     return Reading(np.array([b["step"] for b in kept]), np.array([b["err"] for b in kept]), "steps", how)
+
+
+def _inside(x: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
+    """Which places have enough of the path on both sides."""
+    spacing = np.interp(places, x[1:], np.diff(x))
+    wide = width * (1 + np.maximum(places, 0)) / (1 + max(float(x[-1]), 0.0))
+    margin = 1.5 * np.maximum(wide, spacing)
+    return np.asarray((places - x[0] >= margin) & (x[-1] - places >= margin))
 
 
 def _turns(grid: np.ndarray, matrices: np.ndarray, y: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:

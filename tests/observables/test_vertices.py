@@ -56,6 +56,19 @@ def test_a_straight_path_has_none_and_in_noise_none_is_sure() -> None:
     assert all(b["sure"] < 0.8 for b in noise.how["boundaries"])
 
 
+def test_noise_that_turns_the_last_steps_around_is_no_boundary() -> None:
+    """A path that has come to rest: whatever turn there is at its very end says nothing."""
+    for seed in range(6):
+        y = np.stack([np.minimum(X, 2.0), np.zeros(60)], 1) + 0.01 * np.random.default_rng(seed).standard_normal(
+            (60, 2)
+        )
+        found = vertices(
+            Reading(y, 0 * y, "", {"steps": (10**X).tolist(), "run": ["run"] * 60, "scores": y.tolist(), "width": 0.2})
+        )
+        assert all(4 - np.log10(t) >= 0.29 for t in found.value)
+        assert all(4 - np.log10(t) < 0.31 or np.log10(t) < 0.3 for t in found.how["edge"])
+
+
 def test_it_takes_a_run_and_one_of_several_paths() -> None:
     from observables.test_essential_dynamics import Turning
 
