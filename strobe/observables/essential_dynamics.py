@@ -85,14 +85,25 @@ def essential_dynamics(
     return Reading(smooth, err, "", how)
 
 
+def inside(x: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
+    """Which places on a path at x = log10 t have 1.5 widths (or spacings) of it on both sides.
+
+    Nearer to an end a fit has points on one side only, and the noise of the last steps alone turns it around.
+    """
+    spacing = np.interp(places, x[1:], np.diff(x))
+    wide = width * (1 + np.maximum(places, 0)) / (1 + max(float(x[-1]), 0.0))
+    margin = 1.5 * np.maximum(wide, spacing)
+    return np.asarray((places - x[0] >= margin) & (x[-1] - places >= margin))
+
+
 def _path(steps: np.ndarray, scores: np.ndarray, width: float, turn: float) -> tuple[np.ndarray, dict[str, Any]]:
     x = np.log10(steps)
     grid = np.linspace(x[0], x[-1], max(200, 2 * len(x)))
     fit = local_polynomials(x, grid, log_widths(grid, width)) @ scores
     circles = osculating(*fit)
     places, angles = turns(grid, circles, turn)
-    forms = []
-    for p, angle in zip(places, angles, strict=True):
+    forms, there = [], inside(x, places, width)
+    for p, angle in zip(places[there], angles[there], strict=True):
         i = int(np.argmin(np.abs(grid - p)))
         forms.append(
             {"step": float(10**p), "at": circles.centre[i].tolist(), "turned": float(angle), "distance": float(1 / circles.curvature[i])}

@@ -10,7 +10,7 @@ from strobe.core.reading import Reading
 from strobe.numerics.boundaries import supported
 from strobe.numerics.local_polynomials import local_polynomials, log_widths, resampled
 from strobe.numerics.osculating import osculating, turns
-from strobe.observables.essential_dynamics import essential_dynamics
+from strobe.observables.essential_dynamics import essential_dynamics, inside
 from strobe.observables.stages import boundaries
 
 METHOD = "turns of the trajectory"
@@ -66,9 +66,9 @@ def vertices(
     rng = np.random.default_rng(seed)
     again = resampled(x, y, log_widths(x, width), draws, rng) + err * rng.standard_normal((draws, *y.shape))
     places, angles = _turns(grid, matrices, y, turn)
-    inside = _inside(x, places, width)
-    edge = [float(10**p) for p in places[~inside]]
-    places, angles = places[inside], angles[inside]
+    there = inside(x, places, width)
+    edge = [float(10**p) for p in places[~there]]
+    places, angles = places[there], angles[there]
     sure, spread = supported(places, [_turns(grid, matrices, z, turn)[0] for z in again], within, float(np.ptp(x)))
     decades = np.hypot(spread, np.interp(places, x[1:], np.diff(x)) / np.sqrt(12))
     found = boundaries(METHOD, 10**places, decades, sure, turned=angles)
@@ -78,14 +78,6 @@ def vertices(
         "within": within, "edge": edge, "low": float(10 ** x[0]), "high": float(10 ** x[-1]), "explained": run.how.get("explained"),
     }  # fmt: skip
     return Reading(np.array([b["step"] for b in kept]), np.array([b["err"] for b in kept]), "steps", how)
-
-
-def _inside(x: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
-    """Which places have enough of the path on both sides."""
-    spacing = np.interp(places, x[1:], np.diff(x))
-    wide = width * (1 + np.maximum(places, 0)) / (1 + max(float(x[-1]), 0.0))
-    margin = 1.5 * np.maximum(wide, spacing)
-    return np.asarray((places - x[0] >= margin) & (x[-1] - places >= margin))
 
 
 def _turns(grid: np.ndarray, matrices: np.ndarray, y: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
