@@ -291,7 +291,7 @@ class _Study:
         """λ̂ along the recorded descent, warm: for the strip. Nothing was sealed about it."""
         run = open_run(path)
         late = [step for step in run.stored() if step >= run.last / 5]  # before that the loss only falls
-        some = late[:: max(len(late) // (6 if self.size.budget >= ENOUGH else 2), 1)]
+        some = late[:: max(len(late) // 6, 1)] if self.size.budget >= ENOUGH else late[-1:]
         found = follow(run, llc, every=some, nbeta=1000.0, gamma=20.0, chains=16, budget=min(self.size.budget, 600))
         for step, reading in found.items():
             notes.reading("llc", reading, step=step)
