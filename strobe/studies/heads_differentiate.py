@@ -66,7 +66,7 @@ class _Size:
 
 
 SCALES = {
-    "tiny": _Size(30, (30,), 2, 200, 16, 400,
+    "tiny": _Size(30, (3, 30), 2, 200, 16, 400,
                   {"d_model": 8, "heads": 2, "vocab": 16, "context": 12, "batch": 8, "probe_size": 16, "phrases": 4}),
     "small": _Size(6000, (30, 100, 300, 700, 1200, 2000, 3500, 6000), 2, 200, 8, 3000,
                    {"repeated": 0.4, "phrases": 48, "phrase_rate": 0.1, "placed": 2, "lr": 3e-3}),

@@ -28,7 +28,7 @@ def test_all_is_sealed_at_step_0_and_the_traces_are_on_the_strip(report: Report)
     run = open_run(report.runs[0])
     assert len(run.events("prediction")) == 10
     assert all(e["step"] == 0 for e in run.events("prediction"))
-    assert [e["step"] for e in run.readings("refined_llc")] == [0, 30]
+    assert [e["step"] for e in run.readings("refined_llc")][-2:] == [3, 30]
     assert run.readings("refined_llc")[-1]["how"]["labels"] == ["0.0", "0.1", "1.0", "1.1"]
     assert len(report.tables["heads"]) == 4
     assert {v.word for v in report.verdicts[8:10]} <= {"outside", "undecided", "holds", "fails"}
