@@ -320,8 +320,9 @@ def _graphed(made: Any, w: Tensor, tensors: list[Tensor]) -> Any:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = made(at, given)
+    kept = made  # its constants, which the graph reads where they lie: freed, others would write there
 
-    def run(w: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    def run(w: Tensor, tensors: list[Tensor], kept: Any = kept) -> tuple[Tensor, ...]:
         for to, x in zip([at, *given], [w, *tensors], strict=True):
             to.copy_(x)
         graph.replay()
