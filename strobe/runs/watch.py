@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,10 +69,10 @@ def follow(
 ) -> dict[int, Reading]:  # fmt: skip
     """Measure `observable` on a recorded run: {step: reading}.
 
-    Args: `every` as in `record(snapshots=...)`, over 0..last step; None means every stored snapshot. Steps that are
-    not stored are replayed. Readings are kept in `readings/`, addressed by the function's path, options and source;
-    `again=True` measures anew. A step that fails is told in the result's absence and noted in the file; if all do, the
-    first error is raised.
+    Args: `every` as in `record(snapshots=...)`, over 0..last step, or a list of just the steps to measure; None means
+    every stored snapshot. Steps that are not stored are replayed. Readings are kept in `readings/`, addressed by the
+    function's path, options and source; `again=True` measures anew. A step that fails is told in the result's absence
+    and noted in the file; if all do, the first error is raised.
     `note` is a name under which they are written into the run's journal too, so that strip and report draw them
     (a step that has a reading of that name is left); raises `RunBusy` while the run is being written, before it measures.
     """
@@ -136,6 +136,9 @@ def _note(run: "Run", name: str, found: dict[int, Reading], *, again: bool) -> N
 def _steps(run: "Run", every: Any) -> list[int]:
     if every is None:
         return run.stored()
+    if isinstance(every, Sequence) and not isinstance(every, str):  # named one by one: 0 only where it is named
+        schedule(every)
+        return sorted({int(s) for s in every if run.start <= s <= run.last})
     due, steps = schedule(every), [run.start] if run.start == 0 else []
     step = due(run.start)
     while step <= run.last:

@@ -28,6 +28,7 @@ from strobe.observables.sharpness import sharpness
 from strobe.observables.stages import stages
 from strobe.observables.token_loss import token_loss
 from strobe.observables.trajectory_pca import trajectory_pca
+from strobe.observables.vertices import vertices
 from strobe.runs.loop import train
 from strobe.runs.notes import Notes
 from strobe.runs.recorder import Recorder
@@ -35,15 +36,17 @@ from strobe.runs.replay import replay
 from strobe.runs.run import Run, open_run
 from strobe.runs.schedule import log_spaced
 from strobe.runs.watch import follow
+from strobe.studies.first_coefficients import Coefficients, panels
 from strobe.systems.attention_language import attention_language
 
 QUESTION = "In what order does a small transformer learn real text, and did theory say so?"
 Progress = Callable[[str, int, int], None]
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {"steps": 150, "watch": 5, "costly": 2,
+    "tiny": {"steps": 150, "watch": 5, "costly": 2, "llc": (2, 1),
              "world": {"vocab": 300, "context": 32, "d_model": 16, "heads": 2, "batch": 4, "probe_size": 16}},
-    "small": {"steps": 2000, "watch": 12, "costly": 4, "world": {}},
-    "full": {"steps": 20000, "watch": 16, "costly": 6, "world": {"vocab": 1024, "d_model": 128, "heads": 8, "context": 256, "lr": 3e-3}},
+    "small": {"steps": 2000, "watch": 12, "costly": 4, "llc": (10, 6), "world": {}},
+    "full": {"steps": 20000, "watch": 16, "costly": 6, "llc": (24, 12),
+             "world": {"vocab": 1024, "d_model": 128, "heads": 8, "context": 256, "lr": 3e-3}},
 }  # fmt: skip
 
 
@@ -72,15 +75,20 @@ def first_stages(
                  after=seen.after, snapshots=log_spaced(plan["watch"]), most_snapshots=96)  # fmt: skip
     run = open_run(path)
     seen.failures += [e["text"] for e in run.events("error")]
-    with Notes(path) as notes, seen.claim("trajectory"):
-        notes.reading("trajectory_pca", trajectory_pca(run, components=3))
-    with Notes(path) as notes, seen.claim("stages"):
-        notes.reading("stages", stages(_traces(run)))
-    with Notes(path) as notes, seen.claim("verdicts"):
-        verdicts = seen.judge(run, notes)
     branch = None
-    with seen.claim("replay and fork"):
-        branch = seen.travel(run)
+    with Coefficients(run, world.facts["head_parts"], model_steps=plan["llc"][0], head_steps=plan["llc"][1]) as llcs:
+        with Notes(path) as notes, seen.claim("trajectory"):
+            notes.reading("trajectory_pca", trajectory_pca(run, components=3))
+        with Notes(path) as notes, seen.claim("stages"):
+            notes.reading("stages", stages(_traces(run)))
+        with Notes(path) as notes, seen.claim("vertices"):
+            notes.reading("vertices", vertices(run, data=world.probe(seed)[:16]))
+        with Notes(path) as notes, seen.claim("verdicts"):
+            verdicts = seen.judge(run, notes)
+        with seen.claim("replay and fork"):
+            branch = seen.travel(run)
+        with seen.claim("learning coefficients"):
+            llcs.note(tell)
     facts = {
         k: world.facts[k] for k in ("unigram_entropy", "bigram_entropy", "unigram_probe", "bigram_probe", "windows")
     }
@@ -354,4 +362,5 @@ def _panels(world: System) -> list[dict[str, Any]]:
             "unit": "score",
             "labels": {"trajectory_pca": "PC"},
         },
+        *panels(),
     ]

@@ -11,7 +11,7 @@ from strobe.core.cards import system
 from strobe.core.errors import BadOption
 from strobe.core.system import System
 from strobe.numerics.ngrams import ngrams
-from strobe.systems.attention_language import AttentionOnly
+from strobe.systems.attention_language import AttentionOnly, head_parts
 
 SAMPLE = 1 << 19  # tokens of plain text that the facts' tables are fitted to
 
@@ -111,7 +111,7 @@ def repeated_bigrams(
             "plain": held(0, 0.0, 1), "twice": held(0, 1.0, 2), "heads": heads, "layers": layers, "context": context,
             "pattern_sites": [f"blocks.{i}.attn.pattern" for i in range(layers)],
             "head_sites": [[f"blocks.{i}.attn.z@1[{h}]" for h in range(heads)] for i in range(layers)],
-            "head_parts": {f"{i}.{h}": _parts(i, h, heads) for i in range(layers) for h in range(heads)},
+            "head_parts": {f"{i}.{h}": head_parts(i, h, heads) for i in range(layers) for h in range(heads)},
         },
     )  # fmt: skip
 
@@ -146,11 +146,6 @@ class _Source:
 def _loss(model: nn.Module, tokens: Tensor) -> Tensor:
     logits = model(tokens[:, :-1])
     return nats(logits.flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def _parts(layer: int, head: int, heads: int) -> list[str]:
-    at = f"blocks.{layer}.attn"
-    return [*(f"{at}.{m}:param.weight/{heads}@0[{head}]" for m in "qkv"), f"{at}.o:param.weight/{heads}@1[{head}]"]
 
 
 def _check(vocab: int, context: int, phrases: int, length: int, rate: float, repeated: float, d_model: int, heads: int,

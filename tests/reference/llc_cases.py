@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ from reference.exact_llc import (
     tanh_network,
     two_layers,
 )
-from torch import Tensor, nn
 
 from strobe.core.prediction import Prediction
 from strobe.core.snapshot import Snapshot
 from strobe.laws.known_rlct import normal_crossing_rlct, sum_rlct, tanh_rlct, weighted_rlct
 from strobe.laws.rlct_linear import deep_linear_rlct, linear_fibre_rlct, reduced_rank_rlct
 from strobe.laws.rlct_regular import regular_rlct
+from strobe.studies.known_minima import INPUTS, Linear, Polynomial, Tanh, factors_of, half_square
 
 STORE = Path(__file__).with_name("exact_llc.json")
 SWEEPS, DRAWS = 40_000, 1_000_000  # of `linear_network`, for errors of 0.02 to 0.2%; of `mala`
@@ -76,17 +75,6 @@ def _both(law: Callable[..., Prediction], **knobs: Any) -> tuple[Prediction, int
 
 
 # ------------------------------------------------------------------------------------------- polynomials
-
-
-class Polynomial(nn.Module):
-    """K(w) of a few numbers, at a point."""
-
-    def __init__(self, at: Sequence[float], excess: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.w, self.excess = nn.Parameter(torch.tensor(at, dtype=torch.float32)), excess
-
-    def forward(self) -> Tensor:
-        return self.excess(list(self.w.unbind()))
 
 
 def _poly(
@@ -150,32 +138,6 @@ def _cusp(w: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------- linear networks
-
-
-class Linear(nn.Module):
-    """y = W_L … W₁ x, at the factors given."""
-
-    def __init__(self, factors: Sequence[np.ndarray]) -> None:
-        super().__init__()
-        self.w = nn.ParameterList([nn.Parameter(torch.tensor(f, dtype=torch.float32)) for f in factors])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for w in self.w:
-            x = x @ w.T
-        return x
-
-
-def half_square(model: nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
-    """½ mean over examples of |f(x) - y|²."""
-    return (model(data[0]) - data[1]).square().sum(-1).mean() / 2
-
-
-def factors_of(widths: Sequence[int], rank: int, seed: int = 0) -> list[np.ndarray]:
-    """W_l = Q_l diag(1, …, 1, 0, …) Q_{l-1}ᵀ of rank min(rank, its sizes), with random rotations Q: no axis is special."""
-    rng = np.random.default_rng(seed)
-    q = [np.linalg.qr(rng.normal(size=(d, d)))[0] for d in widths]
-    middle = [np.eye(b, a) * (np.arange(a) < rank) for a, b in pairwise(widths)]
-    return [q[i + 1] @ m @ q[i].T for i, m in enumerate(middle)]
 
 
 def _net(
@@ -258,20 +220,6 @@ def _smooth() -> list[Case]:
 
 
 # ------------------------------------------------------------------------------------------ tanh networks
-
-
-class Tanh(nn.Module):
-    """f(x) = Σ a_h tanh(b_h x) at a = b = 0."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.a, self.b = nn.Parameter(torch.zeros(hidden)), nn.Parameter(torch.zeros(hidden))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x * self.b) @ self.a[:, None]
-
-
-INPUTS = np.sqrt(3) * (np.arange(64) - 31.5) / 32  # midpoints: uniform, of variance 1
 
 
 def _tanh(hidden: int, **place: float) -> Case:
