@@ -27,7 +27,7 @@ def vertices(
 
     Args: `run` a run (then `options` are those of `essential_dynamics`), or a reading of `essential_dynamics`, with
     `of` the name of a run in it; `width` of the smoothing, in decades at the last step (default: the reading's);
-    `turn` radians; `within` decades of a maximum another one of a resampled path is the same; `least`: what
+    `turn` radians; `within` decades of a maximum another one is the same, on this path and on a resampled one; `least`: what
     `sure` must be, else it is not listed (`how["dropped"]` has those). A turn closer
     to an end of the path than 1.5 widths (or spacings of its points) is none: there a fit has points on one side only, and
     the noise of the last steps alone turns it around (`how["edge"]` has those).
@@ -65,11 +65,13 @@ def vertices(
     matrices = local_polynomials(x, grid, log_widths(grid, width))
     rng = np.random.default_rng(seed)
     again = resampled(x, y, log_widths(x, width), draws, rng) + err * rng.standard_normal((draws, *y.shape))
-    places, angles = _turns(grid, matrices, y, turn)
+    places, angles = _turns(grid, matrices, y, turn, within)
     there = inside(x, places, width)
     edge = [float(10**p) for p in places[~there]]
     places, angles = places[there], angles[there]
-    sure, spread = supported(places, [_turns(grid, matrices, z, turn)[0] for z in again], within, float(np.ptp(x)))
+    sure, spread = supported(
+        places, [_turns(grid, matrices, z, turn, within)[0] for z in again], within, float(np.ptp(x))
+    )
     decades = np.hypot(spread, np.interp(places, x[1:], np.diff(x)) / np.sqrt(12))
     found = boundaries(METHOD, 10**places, decades, sure, turned=angles)
     kept = [b for b in found if b["sure"] >= least]
@@ -80,5 +82,14 @@ def vertices(
     return Reading(np.array([b["step"] for b in kept]), np.array([b["err"] for b in kept]), "steps", how)
 
 
-def _turns(grid: np.ndarray, matrices: np.ndarray, y: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
-    return turns(grid, osculating(*(matrices @ y)), turn)
+def _turns(
+    grid: np.ndarray, matrices: np.ndarray, y: np.ndarray, turn: float, within: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places and angles; of maxima closer than `within` the one that turns more stands for both, else they share support."""
+    places, angles = turns(grid, osculating(*(matrices @ y)), turn)
+    while len(places) > 1 and np.diff(places).min() < within:
+        i = int(np.argmin(np.diff(places)))
+        keep, drop = (i, i + 1) if angles[i] >= angles[i + 1] else (i + 1, i)
+        angles[keep] += angles[drop]
+        places, angles = np.delete(places, drop), np.delete(angles, drop)
+    return places, angles

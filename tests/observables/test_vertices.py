@@ -56,6 +56,20 @@ def test_a_straight_path_has_none_and_in_noise_none_is_sure() -> None:
     assert all(b["sure"] < 0.8 for b in noise.how["boundaries"])
 
 
+def test_a_turn_with_two_sharp_places_is_one_and_loses_no_support() -> None:
+    """Two corners of 45 degrees 0.1 decades apart: each alone would come again in half of the resampled paths."""
+    heading = np.where(X < 1.95, 0.0, np.where(X < 2.05, np.pi / 4, np.pi / 2))
+    for seed in range(4):
+        y = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1) * (X[1] - X[0]), 0)
+        y += 0.01 * np.random.default_rng(seed).standard_normal(y.shape)
+        found = vertices(
+            Reading(y, 0 * y, "", {"steps": (10**X).tolist(), "run": ["run"] * 60, "scores": y.tolist(), "width": 0.1})
+        )
+        near = [b for b in found.how["boundaries"] if abs(np.log10(b["step"]) - 2) < 0.15]
+        assert len(near) == 1
+        assert near[0]["sure"] > 0.9
+
+
 def test_noise_that_turns_the_last_steps_around_is_no_boundary() -> None:
     """A path that has come to rest: whatever turn there is at its very end says nothing."""
     for seed in range(6):
