@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.node import map_arg as fx_map
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -18,11 +16,11 @@ from strobe.core.data import count, mapped, rows
 from strobe.core.data import leaves as leaves_of
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot, keep_heap
+from strobe.core.traced import graphed, traced
 
 WAYS = ("graphed", "traced", "stacked", "loop")
 LARGE = 200_000  # parameters of a copy, or
 WIDE = 8 << 20  # bytes of its activations, from which copies take turns on a CPU: together they only outgrow its caches
-FILLS = {torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default, torch.ops.aten.full_like.default}
 MEMORY = 2 << 30  # bytes of activations that copies may hold together
 
 
@@ -234,8 +232,8 @@ class StackedLoss:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    made = stacked if way == "stacked" else _traced(stacked, w, tensors)
-                    made = _graphed(made, w, tensors) if way == "graphed" else made
+                    made = stacked if way == "stacked" else traced(stacked, w, tensors)
+                    made = graphed(made, w, tensors) if way == "graphed" else made
                     got = made(apart, other)
                     if all(_near(a[:, few] if kind == "each" else a, b) for a, b in zip(got, truth, strict=True)):
                         return made
@@ -267,65 +265,3 @@ def _slow_encoder() -> Iterator[None]:
 def _near(a: Tensor, b: Tensor) -> bool:
     scale = b.abs().amax(-1, keepdim=True) if b.ndim > 1 else b.abs() + 1e-3
     return bool(((a - b).abs() <= 2e-3 * scale + 1e-6).all())
-
-
-def _traced(stacked: Any, w: Tensor, tensors: list[Tensor]) -> Any:
-    """The operations of one call, without what autograd keeps for itself and what shapes alone decide."""
-    module = make_fx(stacked)(w, tensors)
-    graph = module.graph
-    changing = any(getattr(n.target, "_schema", None) and n.target._schema.is_mutable for n in graph.nodes)
-    known: dict[Any, Any] = {}  # the same in every call
-    for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        if _idle(node):
-            node.replace_all_uses_with(node.args[0])
-        elif not changing and (inputs := node.all_input_nodes):
-            if node.target in FILLS:
-                like = inputs[0].meta["val"]
-                known[node] = node.target(torch.empty(like.shape, dtype=like.dtype, device=like.device), *node.args[1:])
-            elif all(n in known for n in inputs):
-                known[node] = node.target(
-                    *fx_map(node.args, known.__getitem__), **fx_map(node.kwargs, known.__getitem__)
-                )
-    for i, (node, value) in enumerate(known.items()):
-        if not isinstance(value, Tensor) or all(n in known for n in node.users):
-            continue
-        module.register_buffer(f"known{i}", value)
-        with graph.inserting_before(node):
-            node.replace_all_uses_with(graph.get_attr(f"known{i}"), lambda n: n not in known)
-    graph.eliminate_dead_code()
-    module.recompile()
-    return module
-
-
-def _idle(node: Any) -> bool:
-    """Whether it gives what it is given."""
-    if node.target is torch.ops.aten.detach.default:
-        return True
-    if node.target is torch.ops.aten.pow.Tensor_Scalar:
-        return bool(node.args[1] == 1)
-    same = (torch.ops.aten.expand.default, torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-    return node.target in same and node.meta["val"].shape == node.args[0].meta["val"].shape
-
-
-def _graphed(made: Any, w: Tensor, tensors: list[Tensor]) -> Any:
-    """The operations of one call as a CUDA graph, which costs one launch."""
-    at, given = w.clone(), [x.clone() for x in tensors]
-    aside = torch.cuda.Stream(w.device)
-    aside.wait_stream(torch.cuda.current_stream(w.device))
-    with torch.cuda.stream(aside):  # libraries make their workspaces before it is recorded
-        made(at, given)
-    torch.cuda.current_stream(w.device).wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = made(at, given)
-    kept = made  # its constants, which the graph reads where they lie: freed, others would write there
-
-    def run(w: Tensor, tensors: list[Tensor], kept: Any = kept) -> tuple[Tensor, ...]:
-        for to, x in zip([at, *given], [w, *tensors], strict=True):
-            to.copy_(x)
-        graph.replay()
-        return tuple(x.clone() for x in out)
-
-    return run

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from strobe.core.cards import study
-from strobe.core.errors import BadOption
+from strobe.core.errors import BadOption, Diverged
 from strobe.core.prediction import Prediction, Verdict, judge
 from strobe.core.reading import Reading
 from strobe.core.report import Report
@@ -49,7 +49,7 @@ class _Size:
 
 SCALES = {
     "tiny": _Size(300, 2, 1, (), 1, (2, 2), (2, 4), 300, 99),
-    "small": _Size(2000, 14, 17, (1, 2, 3, 4, 9), 14, (2, 4), (5, 25), 3000, 6),
+    "small": _Size(6000, 14, 17, (1, 2, 3, 4, 9), 14, (2, 4), (5, 25), 3000, 6),
     "full": _Size(20_000, 14, 17, (1, 2, 3, 4, 9), 100, (2, 20), (50, 300), 3000, 6),
 }
 MANY = 30  # minima from which a rank correlation says something
@@ -67,7 +67,9 @@ def llc_accuracy(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
     polynomials, deep linear and tanh networks; its rank correlation with λ is at least 0.98, and higher than that of
     d/2, half the number of parameters; on random deep linear networks `llc` at N = 10⁴ is within 6% of λ in the median
     and within 15% for 80% of them; and a network that was trained, not placed, has the λ of its fibre. A table has the
-    verdict on each. Shares and medians are judged with a bootstrap over the minima.
+    verdict on each. A minimum around which no step
+    keeps the chains counts as an error without bound, and is left out of the correlations. Shares and medians are judged
+    with a bootstrap over the minima.
     Cost: seconds at "tiny", three to five minutes at "small" on one core; "full" has random networks of 2 to 20 layers, 50 to 300 wide.
     Raises `BadOption`. Ref: Lau et al., arXiv:2308.12108, section 5; λ: Aoyagi, arXiv:2111.12143.
     """
@@ -149,8 +151,13 @@ class _Study:
     def _series(self) -> list[dict[str, Any]]:
         rows = []
         for i, m in enumerate(self.minima):
-            got = rlct(m.snapshot(), nbetas=NBETAS, gamma=1.0, chains=32, budget=self.size.budget, seed=self.seed)
-            rows.append(_row(m, got, self._judge(m.name, got)) | {"llc, coldest": got.how["series"]["llc"][-1]})
+            try:
+                got = rlct(m.snapshot(), nbetas=NBETAS, gamma=1.0, chains=32, budget=self.size.budget, seed=self.seed)
+                word, coldest = self._judge(m.name, got), got.how["series"]["llc"][-1]
+            except Diverged as e:  # counts as an error without bound
+                got, coldest = Reading(np.nan, 0.0, "", {"flags": [str(e)]}), None
+                word = self._judge(m.name, Reading(None), applies=False, why=str(e))
+            rows.append(_row(m, got, word) | {"llc, coldest": coldest})
             self.progress("minima", i + 1, len(self.minima))
         true, seen, half = (np.array([r[k] for r in rows], float) for k in ("λ", "measured", "d/2"))
         told, few = len(rows) >= MANY, f"{len(rows)} minima are too few"
@@ -158,10 +165,14 @@ class _Study:
         again = [rng.integers(len(rows), size=len(rows)) for _ in range(400)]
 
         def order(i: np.ndarray) -> tuple[float, float]:
+            i = i[np.isfinite(seen[i])]
             return float(spearmanr(seen[i], true[i])[0]), float(spearmanr(half[i], true[i])[0])
 
         off = np.abs(seen / true - 1)
-        self._judge("median", _over(np.median(off), [np.median(off[i]) for i in again]), applies=told, why=few)
+        off[np.isnan(off)] = np.inf
+        self._judge(
+            "median", _over(np.median(off), [np.median(off[i]) for i in again]), applies=told, why="" if told else few
+        )
         if told:
             ours, rival = order(np.arange(len(rows)))
             both = np.array([order(i) for i in again])
@@ -183,8 +194,15 @@ class _Study:
         told, few = len(rows) >= 10, f"{len(rows)} networks are too few"
         rng = np.random.default_rng(self.seed)
         again = [off[rng.integers(len(rows), size=len(rows))] for _ in range(400)]
-        self._judge("cold median", _over(np.median(off), [np.median(x) for x in again]), applies=told, why=few)
-        self._judge("cold share", _over(np.mean(off < 0.15), [np.mean(x < 0.15) for x in again]), applies=told, why=few)
+        self._judge(
+            "cold median", _over(np.median(off), [np.median(x) for x in again]), applies=told, why="" if told else few
+        )
+        self._judge(
+            "cold share",
+            _over(np.mean(off < 0.15), [np.mean(x < 0.15) for x in again]),
+            applies=told,
+            why="" if told else few,
+        )
         return rows
 
 
