@@ -244,6 +244,11 @@ LAWS: dict[str, Said] = {
          {"predictor": "lasso", "dimension": 2, "length": 3, "noise": 0.1}],
         Reading(np.array([1.1, 0.9, 0.8]), np.full(3, 0.01)),
     ),
+    "ridge_crossing": Said(
+        {"tasks": [[1.0, 0.0], [0.0, -1.0]], "length": 4, "noise": 0.2, "rise": 30.0},
+        [{"tasks": [[1.0, 0.0]], "length": 4, "noise": 0.2, "rise": 0.0}, {"tasks": [1.0], "length": 4, "noise": 0.2, "rise": 3.0}],
+        Reading(9.0, 0.1),
+    ),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
