@@ -22,7 +22,7 @@ from strobe.observables.in_context_score import in_context_score
 from strobe.observables.llc import llc
 from strobe.observables.llc_plateaus import llc_plateaus
 from strobe.observables.ngram_kl import ngram_kl
-from strobe.observables.stages import boundaries, stages
+from strobe.observables.stages import stages
 from strobe.observables.token_loss import token_loss
 from strobe.observables.vertices import vertices
 from strobe.runs.loop import train
@@ -31,6 +31,7 @@ from strobe.runs.recorder import Recorder
 from strobe.runs.run import Run, open_run
 from strobe.runs.schedule import log_spaced
 from strobe.runs.watch import follow
+from strobe.studies.development import agreement_table, behaviour, boundary_table, rise, valued, worst_gap
 from strobe.systems.repeated_bigrams import repeated_bigrams
 
 QUESTION = "In which stages does in-context learning form, and do degeneracy and geometry find them without looking at behaviour?"
@@ -143,8 +144,8 @@ class _Study:
             self.notes.reading("boundary_agreement", agree)
         tables = {
             "stages": _stage_table(run, times),
-            "boundaries": _boundary_table(found),
-            "agreement between methods": _agreement_table(agree),
+            "boundaries": boundary_table(found),
+            "agreement between methods": agreement_table(agree),
         }
         facts = {
             "chance that random boundaries meet 20%": {
@@ -199,66 +200,17 @@ class _Study:
             self.sealed["order"],
             Reading(float(gap), float(err), "ln steps", {"steps": [10 ** first[0], 10 ** then[0]]}),
         )
-        self._say(self.sealed["prefix"], _at(match.steps, match.values, match.errs, then))
+        self._say(self.sealed["prefix"], valued(match.steps, match.values, match.errs, then))
         trace = run.series("llc")
         for key, t in (("llc, bigrams", first[0]), ("llc, induction", then[0])):
-            self._say(self.sealed[key], _rise(trace.steps, trace.values, trace.errs, t))
-        found["behaviour"] = self.notes.reading("behaviour", _as_reading(known, run.last))
+            self._say(self.sealed[key], rise(trace.steps, trace.values, trace.errs, t))
+        found["behaviour"] = self.notes.reading("behaviour", behaviour(known, run.last))
         for key in METHODS:
-            self._say(self.sealed[key], _nearest(found[key], list(known.values()), np.log10(run.last)))
+            self._say(self.sealed[key], worst_gap(found[key], list(known.values()), np.log10(run.last)))
         return known
 
     def _say(self, sealed: Prediction, reading: Reading, applies: bool = True, why: str = "") -> None:
         self.verdicts.append(self.notes.verdict(judge(sealed, reading, applies=applies, why=why)))
-
-
-def _as_reading(times: dict[str, tuple[float, float]], last: int) -> Reading:
-    at, err = np.array(list(times.values())).T
-    rows = boundaries("behaviour", 10**at, err, np.ones(len(at)), what=list(times))
-    how = {"boundaries": rows, "low": 1.0, "high": float(last), "method": "behaviour"}
-    return Reading(np.array([r["step"] for r in rows]), np.array([r["err"] for r in rows]), "steps", how)
-
-
-def _at(steps: np.ndarray, values: np.ndarray, errs: np.ndarray, when: tuple[float, float]) -> Reading:
-    """A series at a time that has an error itself: interpolated in log t, with its slope there."""
-    x = np.log10(np.maximum(steps, 0.5))
-    value, before, after = np.interp([when[0], when[0] - when[1], when[0] + when[1]], x, values)
-    err = np.hypot(np.interp(when[0], x, errs), (after - before) / 2)
-    return Reading(float(value), float(err), "attention", {"step": 10 ** when[0]})
-
-
-def _rise(steps: np.ndarray, values: np.ndarray, errs: np.ndarray, when: float, apart: float = 0.2) -> Reading:
-    """A series 0.2 decades after a time less that before it, interpolated in log t; errors of the readings on both sides."""
-    x = np.log10(np.maximum(steps, 0.5))
-    low, high = np.interp([when - apart, when + apart], x, values)
-    err = np.hypot(*np.interp([when - apart, when + apart], x, errs))
-    return Reading(
-        float(high - low),
-        float(err),
-        "",
-        {"steps": [10 ** (when - apart), 10 ** (when + apart)], "values": [float(low), float(high)]},
-    )
-
-
-def _nearest(found: Reading, times: list[tuple[float, float]], last: float) -> Reading:
-    """max over times of the least |ln t / ln t' − 1|; where nothing was found that is 1.
-
-    `how["chance"]`: how often as many boundaries thrown uniformly in log t meet 20%.
-    """
-    rows = found.how["boundaries"]
-    if not rows:
-        return Reading(1.0, 0.0, "ln t / ln t'", {"found": 0})
-    worst, err, pairs = -1.0, 0.0, []
-    for t, e in times:
-        near = min(rows, key=lambda r: abs(np.log10(r["step"]) - t))
-        gap = abs(np.log10(near["step"]) / t - 1)
-        pairs.append([10**t, near["step"], gap])
-        if gap > worst:
-            worst, err = gap, float(np.hypot(near["decades"], e) / t)
-    thrown = np.random.default_rng(0).uniform(0, last, (4000, len(rows)))
-    at = np.array([t for t, _ in times])
-    chance = float((np.abs(thrown[:, :, None] / at - 1).min(1).max(1) <= 0.2).mean())
-    return Reading(float(worst), err, "ln t / ln t'", {"pairs": pairs, "found": len(rows), "chance": chance})
 
 
 def _stage_table(run: Run, times: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
@@ -271,28 +223,6 @@ def _stage_table(run: Run, times: dict[str, tuple[float, float]]) -> list[dict[s
             row[name] = float(np.interp(np.log10(step), np.log10(np.maximum(s.steps, 0.5)), s.values))
         rows.append(row)
     return rows
-
-
-def _boundary_table(found: dict[str, Reading]) -> list[dict[str, Any]]:
-    rows = [r for f in found.values() for r in f.how.get("boundaries", [])]
-    return [
-        {
-            "step": r["step"],
-            "err": r["err"],
-            "method": r["method"],
-            "sure": r["sure"],
-            "what": r.get("what") or r.get("kind") or "",
-        }
-        for r in sorted(rows, key=lambda r: r["step"])
-    ]
-
-
-def _agreement_table(agree: Reading) -> list[dict[str, Any]]:
-    return [
-        {"of": " and ".join(r["of"]), "share": r["share"], "err": r["err"], "by chance": r["chance"], "p": r["p"],
-         "matching steps": "; ".join(f"{a:.0f} ~ {b:.0f}" for a, b in (m["steps"] for m in r["matches"]))}
-        for r in agree.how["pairs"]
-    ]  # fmt: skip
 
 
 def _panels() -> list[dict[str, Any]]:
