@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from strobe.app.traces import kept
+from strobe.app.traces import kept, names_of
 from strobe.core.errors import Damaged, NameNotFound, RunNotFound
 from strobe.runs import directory
 from strobe.runs.run import Run
@@ -220,13 +220,12 @@ def series_of(
     errs = np.array(
         [np.ravel(np.broadcast_to(np.asarray(rows[i]["err"], float), np.shape(rows[i]["value"]))) for i in order]
     )
-    labels = last["how"].get("labels") or [".".join(map(str, i)) for i in np.ndindex(*np.shape(rows[-1]["value"]))]
     out = {}
-    for i, label in enumerate(labels[: values.shape[1]]):
+    for i, label in enumerate(names_of(last["how"], np.shape(rows[-1]["value"]))):
         key = f"{bare}[{i}]"
         if inside and key != name:
             continue
-        out[key] = {**_cut(steps, values[:, i], errs[:, i], points, lo, hi, log), "label": str(label)}
+        out[key] = {**_cut(steps, values[:, i], errs[:, i], points, lo, hi, log), "label": label}
     return out
 
 

@@ -103,14 +103,22 @@ def traces(run: Run, name: str, label: str, *, lineage: bool = False) -> list[Tr
     values = np.array([np.ravel(r["value"]) for r in rows], float)
     errs = np.array([np.ravel(np.broadcast_to(r["err"], np.shape(r["value"]))) for r in rows], float)
     shape = np.shape(rows[-1]["value"])
-    labels = last["how"].get("labels") or [
-        ".".join(map(str, i)) if len(shape) > 1 else str(i[0]) for i in np.ndindex(*shape)
-    ]
+    labels = names_of(last["how"], shape)
     return [
         Trace(f"{label} {n}".strip(), steps, values[:, i], errs[:, i])
         for i, n in enumerate(labels)
         if not inside or inside == f"{i}]"
     ]
+
+
+def names_of(how: dict[str, Any], shape: tuple[int, ...]) -> list[str]:
+    """What each number of an array is called: its `labels`; of a matrix "row, column" (`labels`, `probes`); or its index."""
+    rows, columns = how.get("labels") or (), how.get("probes") or ()
+    if len(rows) == np.prod(shape):
+        return [str(n) for n in rows]
+    if len(shape) == 2 and (len(rows), len(columns)) == shape:
+        return [f"{r}, {c}" for r in rows for c in columns]
+    return [".".join(map(str, i)) for i in np.ndindex(*shape)]
 
 
 def drawn(panel: Panel, run: Run, branches: Sequence[Run], view: View = WHOLE) -> list[Trace]:

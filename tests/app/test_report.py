@@ -11,13 +11,15 @@ import pytest
 
 import strobe
 from strobe.app.report import panels_in, report_of, verdicts, write_report
-from strobe.app.traces import Panel, View, at_playhead, drawn, kept
+from strobe.app.traces import Panel, View, at_playhead, drawn, kept, traces
 from strobe.core.errors import BadOption, NameNotFound
 from strobe.core.prediction import Prediction, judge
 from strobe.core.reading import Reading
+from strobe.runs.loop import train
 from strobe.runs.notes import Notes
 from strobe.runs.run import Run, open_run
 from strobe.studies.first_stages import first_stages
+from strobe.systems.deep_linear import deep_linear
 from toys import toy_again
 
 
@@ -195,3 +197,20 @@ def test_what_was_sealed_stands_on_the_panel_that_holds_it(tmp_path: Path, toy: 
     assert "on nothing" not in svg
     early = write_report(report_of(tmp_path / "r"), tmp_path / "e.html", view=View(window=(0, 2))).read_text()
     assert "✗ fails" not in early  # it was not said yet
+
+
+def test_numbers_of_a_matrix_are_called_by_their_row_and_column(tmp_path: Path) -> None:
+    run = open_run(train(deep_linear(dim=3, width=3, singular_values=(2.0, 1.0)), tmp_path / "r", steps=4))
+    value = np.arange(6.0).reshape(2, 3)
+    with Notes(run.path) as notes:
+        for step in (2, 4):
+            named = {"labels": ["0.0", "0.1"], "probes": ["code", "prose", "both"]}
+            notes.reading("chi", Reading(step * value, value / 10, "", named), step=step)
+            notes.reading("heads", Reading(value, value / 10, "", {"labels": list("abcdef")}), step=step)
+            notes.reading("bare", Reading(value, value / 10, "", {"labels": ["no", "use"]}), step=step)
+    run = open_run(run.path)
+    found = {t.label: t for t in traces(run, "chi", "")}
+    assert list(found) == ["0.0, code", "0.0, prose", "0.0, both", "0.1, code", "0.1, prose", "0.1, both"]
+    assert found["0.1, prose"].values.tolist() == [8.0, 16.0]
+    assert [t.label for t in traces(run, "heads", "")] == list("abcdef")
+    assert [t.label for t in traces(run, "bare", "")] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
