@@ -13,6 +13,7 @@ from strobe.core.prediction import Prediction, Verdict, judge
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.system import System
+from strobe.laws.ridge_crossing import ridge_crossing
 from strobe.observables.essential_dynamics import essential_dynamics
 from strobe.observables.llc import llc
 from strobe.runs.loop import train
@@ -266,6 +267,9 @@ class _Study:
         mean = _mean(rises, "λ̂")
         self._judge("llc", Reading(mean.value, float(np.hypot(mean.err, own)), "λ̂", {"rises": rises}))
         noise, length = self.world.facts["noise"], self.world.knobs["length"]
+        self.tables["where a posterior would cross"] = [
+            self._crossing(m, mean.value, turns) for m in (FEW, MANY)[: 1 + (self.size.steps >= LONG)]
+        ]
         table = self.tables["loss against complexity"] = []
         for name, path in {**self.few, **self.many}.items():
             near, end = (float(distance(s).value) for s in path.walk([turns[name].step, self.at[-1]]))
@@ -273,6 +277,25 @@ class _Study:
             table.append({"run": name, "step": turns[name].step, "loss there": near, "loss at the end": end,
                           "nats a sequence": length * (near - end) / (2 * noise), "λ̂ there": first.value, "± ": first.err,
                           "λ̂ at the end": last.value, " ±": last.err, "flags": len(first.how["flags"] + last.how["flags"])})  # fmt: skip
+
+    def _crossing(self, tasks: int, rise: float, turns: dict[str, Turn]) -> dict[str, Any]:
+        """The law with the rise of λ̂ that was measured with few tasks, beside the sequences seen where ridge was nearest."""
+        known, noise = (
+            incontext_regression(tasks=tasks, task_seed=TASKS, **self.size.world).facts["tasks"],
+            self.world.facts["noise"],
+        )
+        names = self.few if tasks == FEW else self.many
+        nearest = float(np.median([turns[n].step for n in names]))
+        row = {
+            "tasks": tasks,
+            "rise of λ̂": rise,
+            "sequences seen where ridge was nearest": nearest * self.world.knobs["batch"],
+        }
+        try:
+            said = ridge_crossing(tasks=known.tolist(), length=self.world.knobs["length"], noise=noise, rise=rise)
+        except BadOption as e:
+            return row | {"n of the law": None, "why": str(e)}
+        return row | {"n of the law": float(np.exp(said.value)), "why": ""}
 
 
 def watch_distances(rec: Recorder, world: System, every: list[int]) -> None:
