@@ -33,7 +33,7 @@ FIRST = 0.1  # the same in the first window, when only the curvature at w* is kn
 WINDOW = 16  # draws of the first window; each later one is twice as long
 TURNS = 8, 4  # of power iteration, at first and then from the last direction
 SEEN = 4  # one of so many draws is counted for the metric: neighbours say the same
-RETREATS = 12
+RETREATS = 12  # twice as many where a chain ran against a wall, and did not fall
 PAIRS = 6  # of batches that the heat is measured with, before and after
 HEAT = 0.03  # energy that the noise of minibatches may add, of the whole
 FAR = (10.0, 200.0)  # a chain has left where N ΔL > 10 P/2 + 200: it is about λ <= P/2
@@ -119,9 +119,9 @@ def local_posterior(
             got = run(learning, 2 * shrink * level / lam, window)
             metric = learn.value(metric) * free
             lam = stiffest(TURNS[1])
-        except Diverging:
+        except Diverging as e:
             retreats, shrink, spent, metric = retreats + 1, shrink / 8, spent + window, old
-            if retreats > RETREATS:
+            if retreats > (2 * RETREATS if e.last > 0 else RETREATS):
                 raise
             w = begun if shrink == 1 / 8 else start.clone()  # the window's own start may be what is too far
             continue
@@ -148,9 +148,9 @@ def local_posterior(
         try:
             got = run(energy, step, left, visit, CALM)
             break
-        except Diverging:
+        except Diverging as e:
             retreats += 1
-            if retreats > RETREATS:
+            if retreats > (2 * RETREATS if e.last > 0 else RETREATS):
                 raise
             w, step = kept.clone(), step / 3
     w = got.w
