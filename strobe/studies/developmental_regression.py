@@ -53,6 +53,7 @@ SCALES = {
     "small": _Size(8000, 14, 7, 200, LINEAR),
     "full": _Size(500_000, 24, 12, 1000, {**LINEAR, "width": 64, "batch": 256, "probe_size": 4096}),
 }  # fmt: skip
+NEAR = 100.0  # γ: at the default chains of 200 draws are still spreading, and errors are a third of λ̂
 DROP = 1.0  # squared error by which the in-context score must fall for there to be in-context learning
 BEHAVIOURS = ("task_loss", "to_silence", "to_ridge", "in_context_score", "embed_flatness", "norm_scale")
 CITED = [
@@ -132,7 +133,8 @@ class _Study:
         path = train(world, self.out / "run", steps=size.steps, seed=self.seed, setup=setup, most_snapshots=128,
                      snapshots=log_spaced(size.per_decade), after=lambda rec, _: self.progress("training", rec.n, size.steps))  # fmt: skip
         run = open_run(path)
-        follow(run, llc, every=log_spaced(size.llc_per_decade), note="llc", batch=32, chains=4, budget=size.budget, seed=self.seed,
+        follow(run, llc, every=log_spaced(size.llc_per_decade), note="llc", batch=32, chains=4, budget=size.budget,
+               gamma=NEAR, seed=self.seed,
                progress=lambda i, n: self.progress("learning coefficients", i, n))  # fmt: skip
         found = self._boundaries(run)
         with Notes(path) as self.notes:

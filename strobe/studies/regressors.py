@@ -10,6 +10,7 @@ from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
 from strobe.core.system import System
 from strobe.laws.incontext_predictors import dmmse, ridge
+from strobe.runs.recorder import Recorder
 
 Predictor = Callable[[Any], np.ndarray]
 
@@ -54,3 +55,13 @@ def gain(snap: Snapshot, *, early: int = 1, data: Any = None) -> Reading:
     off = (says(snap, given) - np.asarray(given[1], float)) ** 2
     late = off[:, -max(off.shape[1] // 4, 1) :].mean(1) - off[:, early]
     return Reading(float(late.mean()), float(late.std(ddof=1) / len(late) ** 0.5), "squared error", {"early": early})
+
+
+def watch_distances(rec: Recorder, world: System, every: list[int]) -> None:
+    """Distances to ridge and dMMSE on the tasks and on new ones, and both losses, along training."""
+    known, new = predictors(world), world.facts["unseen"]
+    for name in ("ridge", "dmmse"):
+        rec.watch(distance, name=f"{name}_seen", every=every, to=known[name])
+        rec.watch(distance, name=f"{name}_new", every=every, to=known[name], data=new)
+    rec.watch(distance, name="loss_seen", every=every)
+    rec.watch(distance, name="loss_new", every=every, data=new)

@@ -12,7 +12,6 @@ from strobe.core.errors import BadOption
 from strobe.core.prediction import Prediction, Verdict, judge
 from strobe.core.reading import Reading
 from strobe.core.report import Report
-from strobe.core.system import System
 from strobe.laws.ridge_crossing import ridge_crossing
 from strobe.observables.essential_dynamics import essential_dynamics
 from strobe.observables.llc import llc
@@ -22,7 +21,7 @@ from strobe.runs.recorder import Recorder
 from strobe.runs.run import Run, open_run
 from strobe.runs.schedule import log_spaced
 from strobe.runs.watch import follow
-from strobe.studies.regressors import distance, predictors, says
+from strobe.studies.regressors import distance, predictors, says, watch_distances
 from strobe.studies.side_by_side import Descent, side_by_side
 from strobe.systems.incontext_regression import incontext_regression
 
@@ -37,6 +36,7 @@ FEW, MANY = 6, 256
 # of 200 sets of 6 tasks, of the five whose moments are nearest to N(0, I) the one whose tasks are furthest apart: there ridge is the
 # best that does without the tasks. Networks shown sets that are far from that (0, 100, 101, 102) never come near ridge
 TASKS = 60
+NEAR = 100.0  # γ: at the default chains of so few draws are still spreading, and errors are a third of λ̂
 LONG = 4000  # steps from which a run is said to have had time for both
 APART = 10_000  # seeds of descents from one study to the next
 FROM = 100  # first step of the joint picture: what is before is the way from silence, the same for all
@@ -242,7 +242,8 @@ class _Study:
 
     def _coefficients(self, run: Run, turns: dict[str, Turn]) -> dict[str, tuple[Reading, Reading]]:
         """λ̂ of every run with few tasks where ridge was nearest and at the end; of the recorded one along the way too."""
-        options: dict[str, Any] = {"chains": self.size.chains, "budget": self.size.budget, "seed": self.seed}
+        size = self.size
+        options: dict[str, Any] = {"chains": size.chains, "budget": size.budget, "gamma": NEAR, "seed": self.seed}
         trace = {t for i, t in enumerate(reversed(self.at)) if i % 6 == 0 and t >= FROM}
         both = [turns["recorded"].step, self.at[-1]]
         found = follow(run, llc, every=sorted(trace.union(both)), note="llc",
@@ -296,16 +297,6 @@ class _Study:
         except BadOption as e:
             return row | {"n of the law": None, "why": str(e)}
         return row | {"n of the law": float(np.exp(said.value)), "why": ""}
-
-
-def watch_distances(rec: Recorder, world: System, every: list[int]) -> None:
-    """Distances to ridge and dMMSE on the tasks and on new ones, and both losses, along training."""
-    known, new = predictors(world), world.facts["unseen"]
-    for name in ("ridge", "dmmse"):
-        rec.watch(distance, name=f"{name}_seen", every=every, to=known[name])
-        rec.watch(distance, name=f"{name}_new", every=every, to=known[name], data=new)
-    rec.watch(distance, name="loss_seen", every=every)
-    rec.watch(distance, name="loss_new", every=every, data=new)
 
 
 def _mean(values: list[float], unit: str) -> Reading:
