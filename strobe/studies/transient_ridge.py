@@ -243,7 +243,13 @@ class _Study:
     def _coefficients(self, run: Run, turns: dict[str, Turn]) -> dict[str, tuple[Reading, Reading]]:
         """λ̂ of every run with few tasks where ridge was nearest and at the end; of the recorded one along the way too."""
         size = self.size
-        options: dict[str, Any] = {"chains": size.chains, "budget": size.budget, "gamma": NEAR, "batch": 32, "seed": self.seed}
+        options: dict[str, Any] = {
+            "chains": size.chains,
+            "budget": size.budget,
+            "gamma": NEAR,
+            "batch": 32,
+            "seed": self.seed,
+        }
         trace = {t for i, t in enumerate(reversed(self.at)) if i % 6 == 0 and t >= FROM}
         both = [turns["recorded"].step, self.at[-1]]
         found = follow(run, llc, every=sorted(trace.union(both)), note="llc",
