@@ -32,7 +32,7 @@ LOOK = 10  # steps from one look at it to the next
 GAMMA = 30.0  # the same for all: the default goes with |w|, which optimisers differ in
 INNER, PULL, MEAN, RATE = 20, 0.03, 0.75, 0.1  # Entropy-SGD's inner steps, γ, α, η', as published
 COLD, WARM = 1e-4, 3e-3  # its thermal noise: as published, where it hardly moves anything, and so that it does
-MEANS = {"steps": "step", "held-out accuracy": "held-out accuracy", "|w|²": "|w|²"}
+MEANS = {"steps": "step", "held-out": "held-out", "|w|²": "|w|²"}
 HELD = 0.03  # |loss / target - 1| up to which losses count as the same
 
 
@@ -179,7 +179,10 @@ class _Study:
             self.progress("optimisers", i + 1, len(s.kinds))
         with Notes(path) as self.notes:
             summary = self._judge_all(rows)
-        tables = {"learning coefficient at one loss, by optimiser": summary, "every run": rows}
+        tables = {
+            "λ̂ at one loss by optimiser (sd over seeds, err of one), and ln of its ratio to SGD's": summary,
+            "every run": rows,
+        }
         cited = ["Lau et al. 2023, arXiv:2308.12108", "Chaudhari et al. 2016, arXiv:1611.01838"]
         return Report(QUESTION, self.verdicts, [path], tables, cited, {"loss": TARGET, "γ": GAMMA, "seeds": s.seeds})
 
@@ -215,7 +218,7 @@ class _Study:
             )
             rows.append({
                 "optimiser": kind, "seed": 1000 * self.seed + i, "loss": float(at[i]), "step": int(when[i]), "λ̂": got.value, "err": got.err,
-                "held-out accuracy": right, "|w|²": float(w.square().sum()), "flags": "; ".join(got.how["flags"]),
+                "held-out": right, "|w|²": float(w.square().sum()), "flags": "; ".join(got.how["flags"]),
             })  # fmt: skip
         return rows
 
@@ -229,7 +232,6 @@ class _Study:
         for kind, mine in by.items():
             x, err = np.array([r["λ̂"] for r in mine]), np.array([r["err"] for r in mine])
             ratio = np.log(x / base)
-            own = np.hypot(err / x, [r["err"] / r["λ̂"] for r in by["SGD"]])
             apart = Reading(float(ratio.mean()), float(ratio.std(ddof=1) / n**0.5), "", {"seeds": n, "k": wide})
             word = ""
             if kind in self.sealed:
@@ -242,8 +244,8 @@ class _Study:
                 self.verdicts.append(self.notes.verdict(verdict))
                 word = verdict.word
             table.append({
-                "optimiser": kind, "λ̂": float(x.mean()), "over seeds": float(x.std(ddof=1)), "err of one": float(err.mean()),
-                "ln of ratio to SGD": apart.value, "its err": apart.err, "of it from λ̂'s own err": float(own.mean() / n**0.5),
+                "optimiser": kind, "λ̂": float(x.mean()), "sd": float(x.std(ddof=1)), "err": float(err.mean()),
+                "ln ratio": apart.value, "± ": apart.err,
                 **{name: float(np.mean([r[key] for r in mine])) for name, key in MEANS.items()}, "verdict": word,
             })  # fmt: skip
         return table
