@@ -138,6 +138,9 @@ OBSERVABLES: dict[str, Look] = {
     "waic": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "weight_norms": Look(fits, takes_noise=False),
+    "interaction_energy": Look(
+        lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
+    ),
     "mode_strengths": Look(linear, {"left": FRAME["left"], "right": FRAME["right"]}, takes_noise=False),
 }
 OF_RUNS = {
@@ -271,6 +274,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
     "deep_linear": {"dim": 4, "width": 5, "singular_values": (2.0, 1.0)},
     "digits": {"width": 8, "batch": 16},
+    "cue_parity": {"bits": 5, "rows": 40, "width": 6, "batch": 8},
     "modular_addition": {"p": 7, "width": 12, "batch": 8},
     "incontext_regression": {"width": 8, "heads": 2, "layers": 1, "batch": 4, "probe_size": 16},
     "repeated_bigrams": {

@@ -36,6 +36,4 @@ def test_what_cannot_be_said_is_refused() -> None:
         with pytest.raises(BadOption):
             ridge_crossing(**{"tasks": TASKS.tolist(), "length": 8, "noise": 0.125, **bad})
     with pytest.raises(BadOption, match="no crossing"):
-        ridge_crossing(
-            tasks=np.random.default_rng(0).standard_normal((800, 1)).tolist(), length=2, noise=4.0, rise=5.0
-        )
+        ridge_crossing(tasks=np.random.default_rng(0).standard_normal((800, 1)).tolist(), length=2, noise=4.0, rise=5.0)
