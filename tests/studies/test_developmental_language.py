@@ -1,6 +1,8 @@
 """The study of stages: what it says of a run comes from the run, and each of its claims can be refuted."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,8 @@ from strobe.studies.developmental_language import developmental_language, on
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return developmental_language(tmp_path_factory.mktemp("dev"), scale="tiny")
+def report(tiny: Callable[[Any], Report]) -> Report:
+    return tiny(developmental_language)
 
 
 def test_all_is_sealed_at_step_0_and_a_short_run_is_outside(report: Report) -> None:

@@ -1,6 +1,8 @@
 """The study of stages in regression: what it says of a run comes from the run, and each of its claims can be refuted."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,8 @@ from strobe.systems.incontext_regression import incontext_regression
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return developmental_regression(tmp_path_factory.mktemp("dev"), scale="tiny")
+def report(tiny: Callable[[Any], Report]) -> Report:
+    return tiny(developmental_regression)
 
 
 def test_all_is_sealed_at_step_0_and_a_short_run_is_outside(report: Report) -> None:

@@ -1,6 +1,8 @@
 """The study of heads: exact values first, n-grams counted against a plain loop, claims that can be refuted."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +22,8 @@ pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return heads_differentiate(tmp_path_factory.mktemp("heads"), scale="tiny")
+def report(tiny: Callable[[Any], Report]) -> Report:
+    return tiny(heads_differentiate)
 
 
 def test_all_is_sealed_at_step_0_and_the_traces_are_on_the_strip(report: Report) -> None:

@@ -1,15 +1,18 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from strobe.core.errors import BadOption
+from strobe.core.report import Report
 from strobe.runs.run import open_run
 from strobe.studies.llc_accuracy import llc_accuracy
 
 
-def test_tiny_seals_before_it_measures_and_says_what_it_cannot_judge(tmp_path: Path) -> None:
-    report = llc_accuracy(tmp_path, scale="tiny")
+def test_tiny_seals_before_it_measures_and_says_what_it_cannot_judge(tiny: Callable[[Any], Report]) -> None:
+    report = tiny(llc_accuracy)
     words = {v.predicted.of: v.word for v in report.verdicts}
     assert words.pop("λ̂ of the trained network at N = 1e4") in ("holds", "undecided")
     assert {w for of, w in words.items() if not of.startswith("λ of")} == {"outside"}  # too few minima for a median

@@ -1,6 +1,8 @@
 """The study of wrong labels: its score is the Data page's, its rule needs no truth, its predictions can fail."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,14 +61,14 @@ def test_a_branch_drops_what_was_marked_and_replays(report: Report) -> None:
     assert last[without.name] - last[trunk.name] == pytest.approx(report.tables["seed by seed"][0]["gain"])
 
 
-def test_a_score_that_knows_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_that_knows_nothing_fails(tiny: Callable[[Any], Report], monkeypatch: pytest.MonkeyPatch) -> None:
     def blind(run: object) -> tuple[np.ndarray, np.ndarray]:
         ids, score = suspicion(run)  # type: ignore[arg-type]
         return ids, np.random.default_rng(0).permutation(score)
 
     monkeypatch.setattr(file, "suspicion", blind)
     monkeypatch.setitem(file.SCALES, "tiny", (2, 60))
-    words = {v.predicted.of: v.word for v in mislabelled(tmp_path, scale="tiny").verdicts}
+    words = {v.predicted.of: v.word for v in tiny(mislabelled).verdicts}
     assert words["AUC of the mean loss for the wrong labels, seed 0"] == "fails"
 
 

@@ -1,9 +1,12 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from strobe.core.errors import BadOption
+from strobe.core.report import Report
 from strobe.runs.run import open_run
 from strobe.studies.optimizer_bias import Descent, matched, optimizer_bias
 from strobe.systems.digits import digits
@@ -54,8 +57,8 @@ def test_runs_stop_at_the_same_loss() -> None:
     assert bool((late[1] > 0.5).all())
 
 
-def test_tiny_seals_first_and_says_that_the_losses_differ(tmp_path: Path) -> None:
-    report = optimizer_bias(tmp_path, scale="tiny")
+def test_tiny_seals_first_and_says_that_the_losses_differ(tiny: Callable[[Any], Report]) -> None:
+    report = tiny(optimizer_bias)
     words = [v.word for v in report.verdicts]
     assert words == ["fails", "outside"]  # 300 steps do not reach the loss
     run = open_run(report.runs[0])

@@ -1,13 +1,16 @@
 """The study of programs: choices against a brute force over sets, all sealed before sampling, few gradients refused."""
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from strobe.core.errors import BadOption
+from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.laws.newton_rlct import newton_rlct
 from strobe.runs.run import open_run
@@ -16,8 +19,8 @@ from strobe.studies.program_synthesis import certainty, choices, program_synthes
 from strobe.systems.turing import execute, turing
 
 
-def test_all_is_sealed_at_step_0_and_few_gradients_tell_nothing(tmp_path: Path) -> None:
-    report = program_synthesis(tmp_path, scale="tiny")
+def test_all_is_sealed_at_step_0_and_few_gradients_tell_nothing(tiny: Callable[[Any], Report]) -> None:
+    report = tiny(program_synthesis)
     run = open_run(report.runs[0])
     assert all(e["step"] == 0 for e in run.events("prediction"))
     words = {v.predicted.of: v.word for v in report.verdicts}

@@ -1,8 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from strobe.core.errors import BadOption
+from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.runs.run import open_run
 from strobe.studies.same_loss_different_inside import energy, right, same_loss_different_inside
@@ -20,8 +23,8 @@ def test_the_inside_tells_what_the_conflict_rows_will_show() -> None:
         assert (cue > 0.8 > 0.2 > rule and conflict < 0.05) if world.knobs["mix"] else (rule > 0.9 and conflict > 0.95)
 
 
-def test_tiny_opens_the_conflict_rows_after_everything_was_sealed_and_seen(tmp_path: Path) -> None:
-    report = same_loss_different_inside(tmp_path, scale="tiny")
+def test_tiny_opens_the_conflict_rows_after_everything_was_sealed_and_seen(tiny: Callable[[Any], Report]) -> None:
+    report = tiny(same_loss_different_inside)
     words = {v.predicted.of: v.word for v in report.verdicts}
     assert words.pop("largest |training loss / 0.002 - 1|") == "fails"  # 60 steps do not reach it
     assert set(words.values()) == {"outside"}

@@ -1,19 +1,22 @@
 """The study of Bayes prediction: all sealed before the first data set, both laws judged, refused where data sets are few."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from strobe.core.errors import BadOption
+from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.runs.run import open_run
 from strobe.studies.singular_beats_regular import excess, singular_beats_regular
 from strobe.systems.reduced_rank import reduced_rank
 
 
-def test_all_is_sealed_at_step_0_and_a_mean_of_few_data_sets_is_outside(tmp_path: Path) -> None:
-    report = singular_beats_regular(tmp_path, scale="tiny")
+def test_all_is_sealed_at_step_0_and_a_mean_of_few_data_sets_is_outside(tiny: Callable[[Any], Report]) -> None:
+    report = tiny(singular_beats_regular)
     run = open_run(report.runs[0])
     assert len(run.events("prediction")) == len(report.verdicts) == 20
     assert all(e["step"] == 0 for e in run.events("prediction"))

@@ -1,6 +1,8 @@
 """The study of superposition: its descents are the system's own, its times and shares can refute it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,8 @@ from strobe.systems.toy_superposition import toy_superposition
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return superposition(tmp_path_factory.mktemp("sup"), scale="tiny")
+def report(tiny: Callable[[Any], Report]) -> Report:
+    return tiny(superposition)
 
 
 def test_all_is_sealed_at_step_0_and_what_needs_long_training_is_outside(report: Report) -> None:

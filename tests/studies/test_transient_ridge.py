@@ -1,6 +1,8 @@
 """The study of transient ridge: what it judges comes from the runs, and a curve that only falls has no rise."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from strobe.studies.transient_ridge import transient_ridge, turn
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return transient_ridge(tmp_path_factory.mktemp("ridge"), scale="tiny")
+def report(tiny: Callable[[Any], Report]) -> Report:
+    return tiny(transient_ridge)
 
 
 def test_all_is_sealed_at_step_0_and_a_short_run_is_outside(report: Report) -> None:
