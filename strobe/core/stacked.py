@@ -136,10 +136,14 @@ class StackedLoss:
         return self.activations(_of(data, 0) if kind == "own" else data)
 
     def _together(self, kind: str, w: Tensor, data: Any) -> int:
-        """How many copies go at once."""
-        if len(w) == 1 or self._turns(kind, data):
-            return 1 if kind == "each" else len(w)  # which take turns anyway
-        return int(min(max(MEMORY // max(self._bytes(kind, data), 1), 1), len(w)))
+        """How many copies go at once; worked out once for data of a shape."""
+        key = ("together", kind, len(w), tuple(x.shape for x in leaves_of(data)))
+        if key not in self._ready:
+            if len(w) == 1 or self._turns(kind, data):
+                self._ready[key] = 1 if kind == "each" else len(w)  # which take turns anyway
+            else:
+                self._ready[key] = min(max(MEMORY // max(self._bytes(kind, data), 1), 1), len(w))
+        return int(self._ready[key])
 
     def _turns(self, kind: str, data: Any) -> bool:
         if self.way is not None or self.center.device.type != "cpu":

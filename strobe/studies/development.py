@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from strobe.core.reading import Reading
+from strobe.core.system import System
 from strobe.observables.stages import boundaries
 
 
@@ -80,3 +81,20 @@ def agreement_table(agree: Reading) -> list[dict[str, Any]]:
          "matching steps": "; ".join(f"{a:.0f} ~ {b:.0f}" for a, b in (m["steps"] for m in r["matches"]))}
         for r in agree.how["pairs"]
     ]  # fmt: skip
+
+
+def summary(
+    stages: list[dict[str, Any]], found: dict[str, Reading], agree: Reading, chances: dict[str, Any], world: System
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Tables and facts of a study of stages: its own table of them, the boundaries by method, and how far these agree."""
+    tables = {
+        "stages": stages,
+        "boundaries": boundary_table(found),
+        "agreement between methods": agreement_table(agree),
+    }
+    facts = {
+        "chance that random boundaries meet 20%": chances,
+        "explained by PC 1, 2, 3": found["essential_dynamics"].how["explained"],
+        "parameters": sum(p.numel() for p in world.build(0).parameters()),
+    }
+    return tables, facts

@@ -31,7 +31,7 @@ from strobe.runs.recorder import Recorder
 from strobe.runs.run import Run, open_run
 from strobe.runs.schedule import log_spaced
 from strobe.runs.watch import follow
-from strobe.studies.development import agreement_table, behaviour, boundary_table, rise, valued, worst_gap
+from strobe.studies.development import behaviour, rise, summary, valued, worst_gap
 from strobe.systems.repeated_bigrams import repeated_bigrams
 
 QUESTION = "In which stages does in-context learning form, and do degeneracy and geometry find them without looking at behaviour?"
@@ -142,18 +142,8 @@ class _Study:
             times = self._judge(run, found)
             agree = boundary_agreement({k: v for k, v in found.items() if "boundaries" in v.how})
             self.notes.reading("boundary_agreement", agree)
-        tables = {
-            "stages": _stage_table(run, times),
-            "boundaries": boundary_table(found),
-            "agreement between methods": agreement_table(agree),
-        }
-        facts = {
-            "chance that random boundaries meet 20%": {
-                k: v.measured.how.get("chance") for k, v in zip(METHODS, self.verdicts[-2:], strict=True)
-            },
-            "explained by PC 1, 2, 3": found["essential_dynamics"].how["explained"],
-            "parameters": sum(p.numel() for p in world.build(0).parameters()),
-        }
+        chances = {k: v.measured.how.get("chance") for k, v in zip(METHODS, self.verdicts[-2:], strict=True)}
+        tables, facts = summary(_stage_table(run, times), found, agree, chances, world)
         return Report(QUESTION, self.verdicts, [path], tables, CITED, facts)
 
     def _seal(self, rec: Recorder) -> None:
