@@ -120,7 +120,11 @@ class Index:
 
         def put() -> None:
             for layout, bodies in scalars.items():
-                self._add_scalars(name, layouts[str(layout)], bodies)
+                if str(layout) in layouts:
+                    self._add_scalars(name, layouts[str(layout)], bodies)
+                else:  # both copies of the definition are damaged
+                    lost, why = sum(map(len, bodies)), f"records of layout {layout}, whose names are lost"
+                    db.execute("INSERT INTO tears VALUES (?, ?, ?, ?, ?)", (name, offset, lost, why, step))
             for series, rows in readings.items():
                 steps, values, errs, times = (np.array(c) for c in zip(*rows, strict=True))
                 self._add(series, name, steps, values.astype(float), errs.astype(float), times)

@@ -4,7 +4,7 @@
     frame  = length u32 | crc32(payload) u32 | payload                    (little-endian)
     payload = kind u8 | body
       kind 1  JSON      body = UTF-8 JSON object                          (header, event, define, reading)
-      kind 2  scalars   body = layout u16 | step u64 | time f64 | f64 * n (names by an earlier "define" record)
+      kind 2  scalars   body = layout u16 | step u64 | time f64 | f64 * n (names by an earlier "define" record, which is there twice)
       kind 3  array     body = u32 header length | JSON header | raw bytes
 
 A frame goes to the file in one `write()`, which survives the death of the process; `sync()` makes it survive the

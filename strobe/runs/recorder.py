@@ -286,7 +286,8 @@ class Recorder(Live):
     def _define(self, names: tuple[str, ...]) -> Callable[..., bytes]:
         """A layout for names that have none yet: its number is how many there are."""
         number = len(self._layouts)
-        self._journal.json({"kind": "define", "layout": number, "names": list(names)})
+        for _ in range(2):  # one damaged byte must not take the names of every record that follows
+            self._journal.json({"kind": "define", "layout": number, "names": list(names)})
         pack = struct.Struct(f"<BHQd{len(names)}d").pack
         layout = partial(pack, 2, number)
         self._layouts[names] = layout

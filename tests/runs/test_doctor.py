@@ -38,6 +38,34 @@ def test_a_flipped_byte_in_any_file_is_named_with_its_step(tmp_path: Path, toy: 
     assert examine(tmp_path / "r") == []
 
 
+def frames(path: Path) -> list[Frame]:
+    return [item for item in read(path) if isinstance(item, Frame)]
+
+
+def test_a_flipped_byte_costs_at_most_the_frame_it_is_in(tmp_path: Path, toy: Any) -> None:
+    toy().run(tmp_path / "r", 30)
+    path = tmp_path / "r/journal/000001.journal"
+    kept = path.read_bytes()
+    for frame in frames(path):
+        (tmp_path / "r/index.sqlite").unlink(missing_ok=True)
+        flip(path, (frame.end - 5) / len(kept))
+        assert any("bytes of records" in f.lost for f in examine(tmp_path / "r"))
+        assert len(open_run(tmp_path / "r").series("loss")) >= 29
+        path.write_bytes(kept)
+
+
+def test_records_whose_names_are_lost_are_told_and_the_rest_is_read(tmp_path: Path, toy: Any) -> None:
+    toy().run(tmp_path / "r", 30)
+    path = tmp_path / "r/journal/000001.journal"
+    size, definitions = path.stat().st_size, [f.end for f in frames(path) if b'"define"' in f.body]
+    assert len(definitions) == 2
+    for end in definitions:
+        flip(path, (end - 5) / size)
+    assert any("names are lost" in t["why"] for t in open_run(tmp_path / "r").index.tears())
+    assert open_run(tmp_path / "r").index.last_step() == 30
+    assert examine(tmp_path / "r")
+
+
 def test_other_steps_stay_readable_and_repair_moves_aside(tmp_path: Path, toy: Any) -> None:
     toy().run(tmp_path / "r", 30)
     flip(tmp_path / "r/steps/10/tensors.safetensors", 0.9)
