@@ -21,6 +21,7 @@ WHOLE = 512  # examples up to which every gradient is of all the data, where
 HEAVY = 32 << 20  # bytes of activations are not too many;
 LIGHT = 8 << 20  # else of so many bytes,
 BATCH = 8, 128  # and of no fewer or more examples
+LONG = 10_000  # numbers of a row from which it is cheaper to subtract rows one by one than to gather them first
 KEPT = 1 << 26  # numbers of gradients at w* that are kept, one for each batch: 256 MB
 
 
@@ -171,7 +172,12 @@ class Energy:
         if self.apart:
             each = torch.from_numpy(ks).to(w.device)
             loss, grad = self.loss.own(w, self._batch(each))
-            return loss - self.bases[each], grad.sub_(self.slopes[each])
+            if w.is_cuda or w.shape[1] < LONG:
+                grad.sub_(self.slopes[each])
+            else:
+                for row, k in zip(grad, ks.tolist(), strict=True):
+                    row.sub_(self.slopes[k])
+            return loss - self.bases[each], grad
         k = int(ks[0])
         loss, grad = self.loss(w, self._batch(k))
         base, slope = self._anchor(k)

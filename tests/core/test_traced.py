@@ -28,6 +28,25 @@ def test_what_shapes_decide_is_worked_out_once() -> None:
         torch.testing.assert_close(f(w, [x]), squares(w, [x]))
 
 
+def test_what_is_there_already_is_not_worked_out_again() -> None:
+    def twice(w: Tensor, tensors: list[Tensor]) -> Tensor:
+        return (w.sin() + (w * 1).mT.mT.sin() ** 1) * 3.0
+
+    w = torch.randn(4, 3)
+    f = traced(twice, w, [])
+    assert operations(f) == 3  # sin, the sum, the product
+    for w in (w, 2 * w):
+        torch.testing.assert_close(f(w, []), twice(w, []))
+
+
+def test_a_constant_that_is_returned_is_the_callers_own() -> None:
+    f = traced(lambda w, t: (w * 2, torch.zeros_like(w) + 1), torch.ones(3), [])
+    for _ in range(2):
+        _, constant = f(torch.ones(3), [])
+        assert constant.tolist() == [1.0, 1.0, 1.0]
+        constant.mul_(5)
+
+
 def test_what_is_written_to_or_drawn_is_no_constant() -> None:
     def writes(w: Tensor, tensors: list[Tensor]) -> Tensor:
         total = torch.zeros_like(w)

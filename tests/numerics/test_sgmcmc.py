@@ -96,7 +96,7 @@ def test_a_singular_crossing_is_the_quadratures(sampler: str) -> None:
     if sampler.startswith(("lang", "with")):
         memory = 0.8 if sampler == "with memory" else 0.0
         got = langevin(
-            crossing, w, to, step=0.0012 * one, metric=torch.ones(2), draws=12000, noise=Noise(2), memory=memory
+            crossing, w, to, step=0.001 * one, metric=torch.ones(2), draws=14000, noise=Noise(2), memory=memory
         )
     else:
         leaps = 1 if sampler == "mala" else None

@@ -1,6 +1,6 @@
 """`llc` against every case at one automatic setting, as the table of a record.
 
-    PYTHONPATH=tests OMP_NUM_THREADS=1 python -m reference.llc_table [--seeds 2] [--budget 4000] [--only NAME ...] [--series]
+    PYTHONPATH=tests OMP_NUM_THREADS=1 python -m reference.llc_table [--seeds 2] [--first 0] [--budget 4000] [--only NAME ...] [--series]
 
 Only N and γ are given, which say what is measured; `llc` finds the rest. With `--series` it is `rlct` over N = 10^2.5 to 10^4.5 against
 the limit λ, with d/2 beside it.
@@ -22,6 +22,7 @@ def main() -> None:
     """Print a row for each case and seed, then what they come to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--budget", type=int, default=4000)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--series", action="store_true")
@@ -37,7 +38,7 @@ def main() -> None:
     for case in CASES:
         if a.only and case.name not in a.only:
             continue
-        for seed in range(a.seeds):
+        for seed in range(a.first, a.first + a.seeds):
             began = time.monotonic()
             got = llc(case.snapshot(), nbeta=case.nbeta, gamma=case.gamma, budget=a.budget, seed=seed, **case.options)
             exact, own = case.exact
