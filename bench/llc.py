@@ -210,7 +210,7 @@ def floor(name: str) -> float:
 def speed(cases: list[str], rounds: int) -> None:
     print(f"devinterp {version('devinterp')}; microseconds of {'CPU' if DEVICE == 'cpu' else 'time'} per gradient")
     for name in cases:
-        budget = {"language": 250}.get(name, 2000)
+        budget = {"language": 500}.get(name, 2000)
         call, peer = ours(name, budget, 0), theirs(name, 1e-5, budget // 5, 0, 0)
         cost(call)
         pairs = []

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot, keep_heap
 from strobe.core.traced import graphed, traced
 
-WAYS = ("graphed", "traced", "stacked", "loop")
+WAYS = ("graphed", "traced", "stacked", "turns", "loop")
 LARGE = 200_000  # parameters of a copy, or
 WIDE = 8 << 20  # bytes of its activations, from which copies take turns on a CPU: together they only outgrow its caches
 MEMORY = 2 << 30  # bytes of activations that copies may hold together
@@ -31,11 +32,12 @@ class StackedLoss:
     stay as the snapshot has them. `center` (P,) is where the snapshot is.
 
     A call gives losses (C,) and gradients (C, P), `losses` the losses alone, `each` those of single examples (C, n). The
-    first call with data of a shape chooses the first of four ways that gives the numbers of the last, at another point
+    first call with data of a shape chooses the first of five ways that gives the numbers of the last, at another point
     and on other data of the shape: "graphed" (on a GPU only: what is traced as one launch), "traced" (the batched forward
     and backward pass recorded once as a list of tensor
-    operations and run again: no autograd), "stacked" (`vmap`), "loop" (one copy after another; any model, and large
-    ones). `chunk` is how many copies go together, by default as many as hold their activations in 2 GiB. `moves` names
+    operations and run again: no autograd), "stacked" (`vmap`), "turns" (one copy after another, the pass of one recorded:
+    large ones on a CPU), "loop" (one copy after another; any model).
+    `chunk` is how many copies go together, by default as many as hold their activations in 2 GiB. `moves` names
     the parameters each copy needs gradients of: the loop leaves the others' at 0, and stops where they begin.
     Use it inside `snap.quiet()`.
     Raises `BadOption` for no parameters, half precision, a loss that is not a number or does not depend on them.
@@ -147,7 +149,7 @@ class StackedLoss:
 
     def _turns(self, kind: str, data: Any) -> bool:
         if self.way is not None or self.center.device.type != "cpu":
-            return self.way == "loop"
+            return self.way in ("turns", "loop")
         return len(self.center) > LARGE or self._bytes(kind, data) > WIDE
 
     def _call(self, kind: str, w: Tensor, data: Any) -> tuple[Tensor, ...]:
@@ -163,7 +165,7 @@ class StackedLoss:
         got: tuple[Tensor, ...] = self._ready[key](w, [x for x in leaves if isinstance(x, Tensor)])
         return got
 
-    # ---------------------------------------------------------------- the three ways
+    # ---------------------------------------------------------------- the ways
 
     def _one(self, params: dict[str, Tensor], data: Any) -> Tensor:
         loss = replace(self.snap, data=data).loss_at(params)
@@ -219,25 +221,49 @@ class StackedLoss:
                     each = lambda p: vmap(lambda *x: self._one(p, rebuilt(x)), in_dims=dims)(*singles)  # noqa: E731
                     return (vmap(each)(self.split(w)),)
 
+        def turns(one: Any, w: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            losses, grads = w.new_empty(len(w)), torch.empty_like(w)
+            into = self.split(grads).values()
+            for i, row in enumerate(w):
+                losses[i], *parts = one(row, _own(tensors, i) if kind == "own" else tensors)
+                for to, g in zip(into, parts, strict=True):
+                    to[i] = g
+            return losses, grads
+
+        def recorded(way: str) -> Any:
+            if way == "stacked":
+                return stacked
+            if way == "turns":
+                one = lambda row, tensors: self._gradient(row, rebuilt(tensors))  # noqa: E731
+                return partial(turns, traced(one, w[0], _own(tensors, 0) if kind == "own" else tensors))
+            made = traced(stacked, w, tensors)
+            return graphed(made, w, tensors) if way == "graphed" else made
+
         keep_heap()
         tensors = [x for x in leaves if isinstance(x, Tensor)]
-        if (kind != "each" and self._turns(kind, rebuilt(tensors))) or self.way == "loop":
+        alone = kind != "each" and self._turns(kind, rebuilt(tensors))
+        many = alone and 4 * self._bytes(kind, rebuilt(tensors)) > MEMORY  # the tracer keeps every one of them
+        if self.way == "loop" or (alone and (kind == "losses" or self.moves or many)):
+            return loop
+        if self.way == "turns" and not alone:  # single examples
             return loop
         g = torch.Generator().manual_seed(0)
         size = 1e-2 * self.center.abs().mean() + 1e-3
         apart = self.center + size * torch.randn(w.shape, generator=g, dtype=w.dtype).to(w)
         order = torch.randperm(max((len(x) for x in tensors if x.ndim), default=1), generator=g)
         other = [x[order[order < len(x)].to(x.device)] if x.ndim else x for x in tensors]
+        if alone:  # one copy tells
+            apart, other = apart[:1], [x[:1] if x.ndim else x for x in other] if kind == "own" else other
         few = slice(None) if kind != "each" else slice(4)
         moves, self.moves = self.moves, None  # the other ways give all gradients
         truth = loop(apart, [x[few] if x.ndim else x for x in other])
         self.moves = moves
-        for way in WAYS[not w.is_cuda : -1] if self.way is None else [self.way]:
+        together = [way for way in WAYS[not w.is_cuda : -1] if (way == "turns") is alone]
+        for way in together if self.way is None else [self.way]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    made = stacked if way == "stacked" else traced(stacked, w, tensors)
-                    made = graphed(made, w, tensors) if way == "graphed" else made
+                    made = recorded(way)
                     got = made(apart, other)
                     if all(_near(a[:, few] if kind == "each" else a, b) for a, b in zip(got, truth, strict=True)):
                         return made
@@ -245,6 +271,19 @@ class StackedLoss:
                 if self.way is not None:
                     raise
         return loop
+
+    def _gradient(self, row: Tensor, data: Any) -> tuple[Tensor, ...]:
+        """Loss and gradients, one for each parameter, of one copy, without writing in place: to be recorded."""
+        point = {n: x.requires_grad_() for n, x in self.split(row.detach()).items()}
+        with torch.enable_grad():
+            loss = self._one(point, data)
+            got = torch.autograd.grad(loss, list(point.values()), allow_unused=True, materialize_grads=True)
+        return loss.detach(), *got
+
+
+def _own(tensors: Sequence[Tensor], copy: int) -> list[Tensor]:
+    """Of tensors with the copies first, those of one."""
+    return [x[copy] if x.ndim else x for x in tensors]
 
 
 def _of(data: Any, copy: int) -> Any:

@@ -69,6 +69,8 @@ def _same(node: Any, changing: bool) -> Any:
         ndim = node.meta["val"].ndim
         there, back = ({d % ndim for d in n.args[1:]} for n in (node, inner))
         return inner.args[0] if there == back else None
+    if name is aten.t.default and node.args[0].target is name:
+        return node.args[0].args[0]
     one = name in (aten.pow.Tensor_Scalar, aten.mul.Scalar, aten.mul.Tensor) and node.args[1] == 1 and not changing
     return node.args[0] if one and node.meta["val"].dtype == node.args[0].meta["val"].dtype else None
 

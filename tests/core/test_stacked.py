@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strobe.core import stacked
 from strobe.core.data import mapped
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
@@ -76,7 +77,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(CASES))
-@pytest.mark.parametrize("way", ["traced", "stacked"])
+@pytest.mark.parametrize("way", ["traced", "stacked", "turns"])
 def test_every_way_gives_the_numbers_of_the_loop(name: str, way: str) -> None:
     torch.manual_seed(0)
     build, loss, data = CASES[name]
@@ -113,7 +114,7 @@ def test_every_way_on_a_gpu_gives_the_numbers_of_the_loop(name: str, way: str | 
 
 
 @pytest.mark.parametrize("name", list(CASES))
-@pytest.mark.parametrize("way", ["traced", "stacked", "loop", None])
+@pytest.mark.parametrize("way", ["traced", "stacked", "turns", "loop", None])
 def test_each_copy_may_have_data_of_its_own(name: str, way: str | None) -> None:
     torch.manual_seed(0)
     build, loss, data = CASES[name]
@@ -169,7 +170,9 @@ def test_gradients_that_no_copy_needs_are_left_at_0() -> None:
     assert not torch.cat([grad[0, :12], grad[0, 15:], grad[1, :15]]).any()
 
 
-def test_a_branch_on_the_data_is_taken_each_time() -> None:
+@pytest.mark.parametrize("large", [200_000, 0])
+def test_a_branch_on_the_data_is_taken_each_time(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked, "LARGE", large)  # 0: copies take turns
     snap = Snapshot(Forks(), lambda m, x: m(x).mean(), None)
     f, slow = StackedLoss(snap), StackedLoss(snap, way="loop")
     for x in (torch.ones(4, 3), -torch.ones(4, 3), torch.ones(4, 3)):

@@ -35,8 +35,8 @@ def test_what_is_there_already_is_not_worked_out_again() -> None:
     w = torch.randn(4, 3)
     f = traced(twice, w, [])
     assert operations(f) == 3  # sin, the sum, the product
-    for w in (w, 2 * w):
-        torch.testing.assert_close(f(w, []), twice(w, []))
+    for v in (w, 2 * w):
+        torch.testing.assert_close(f(v, []), twice(v, []))
 
 
 def test_a_constant_that_is_returned_is_the_callers_own() -> None:
