@@ -9,8 +9,9 @@
 gradient, both in one process in turns, the median of `--rounds` ratios; the same model, chains, draws and batch, one
 torch thread. Ours includes its calibration, theirs its
 baseline pass. The floor is the matrix products at this core's measured rate, normal noise and one update.
-`precision`: spread and error of the estimate over `--seeds`, at equal gradients and the same N and γ; the peer has its default
-baseline, and its default step and four others, of which the best is chosen with the truth in hand. Truth: a long run, for digits with every gradient of all the data.
+`precision`: spread and error of the estimate over `--seeds`, at equal gradients and the same N and γ; the peer has its
+default baseline, and its default step and four others, of which the best is chosen with the truth in hand. Truth: a
+long run, for digits with every gradient of all the data.
 """
 
 import argparse
