@@ -152,7 +152,10 @@ def local_posterior(
             retreats += 1
             if retreats > (2 * RETREATS if e.last > 0 else RETREATS):
                 raise
-            w, step = kept.clone(), step / 3
+            w = (
+                kept if e.draw else start
+            ).clone()  # where the windows ended may be too far itself: nothing looked there
+            step = step / 3
     w = got.w
     heat = heat if exact else _each(_heat(energy, w, target, metric, spent + left), groups, "mean") * step
     burnt = burn_in(got.losses)

@@ -101,6 +101,24 @@ def test_a_loss_without_a_bottom_is_given_up() -> None:
         local_posterior(lambda w, t: (-w.pow(4).sum(1), -4 * w.pow(3)), target(1e3, 8, 3), exact=True, budget=500)
 
 
+def test_where_the_windows_ended_may_be_no_place_to_go_on_from() -> None:
+    """The place of the last step has no loss yet: where it is not a number the draws begin at w* again."""
+    plain = local_posterior(quadratic, target(100, 8, 12), exact=True, budget=1000)
+    lost = True
+
+    def energy(w: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        nonlocal lost
+        loss, grad = quadratic(w, t)
+        if t == plain.how["warm_up"] and lost:
+            lost = bool(w.any())
+            return (loss + torch.nan if lost else loss), grad
+        return loss, grad
+
+    got = local_posterior(energy, target(100, 8, 12), exact=True, budget=1000)
+    assert got.how["retreats"] == plain.how["retreats"] + 1
+    assert np.isfinite(got.losses).all()
+
+
 def test_what_a_visitor_gives_comes_back_for_each_draw() -> None:
     got = local_posterior(
         quadratic, target(100, 4, 12), exact=True, budget=300, visit=lambda w, t: float(w.square().sum())

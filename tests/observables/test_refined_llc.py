@@ -30,7 +30,7 @@ def test_layers_of_a_linear_network_have_half_the_rank_of_their_jacobian() -> No
         "1": "0.weight", "2": "1.weight", "3": "2.weight", "1, 2": ["0.weight", "1.weight"], "2, 3": ["1.*", "2.*"],
         "1, 3": ["0.*", "2.*"], "all": "*",
     }  # fmt: skip
-    got = refined_llc(linear_net(6, 4, 5, 3), parts=parts, nbeta=1e5, gamma=1.0, chains=8, budget=1500)
+    got = refined_llc(linear_net(6, 4, 5, 3), parts=parts, nbeta=1e4, gamma=1.0, chains=16, budget=2000)
     true = np.array([9, 6, 6, 9, 6, 9, 9.0])
     assert got.how["labels"] == list(parts)
     assert got.how["parameters"] == [24, 20, 15, 44, 35, 39, 59]

@@ -26,7 +26,7 @@ def test_the_gradient_written_out_is_that_of_autograd_and_the_start_is_the_truth
 def test_the_regular_posterior_is_exact_data_set_by_data_set() -> None:
     """y | x ~ N(Ŵ x, 1 + xᵀ P x), P = (n S + 1)⁻¹: its G is an average over x alone, here of 20,000."""
     model, g = MODELS["linear regression 3-2, regular"], torch.Generator().manual_seed(3)
-    got = learning_curve(model, sizes=(60, 200), sets=6, draws=600, chains=4, fresh=4000, seed=3)
+    got = learning_curve(model, sizes=(60, 200), sets=6, draws=2400, chains=4, fresh=4000, seed=3)
     stack = _Stack(model, (60, 200), 6, g)
     x = torch.randn(20_000, 3, generator=g).double()
     gaps: list[float] = []
