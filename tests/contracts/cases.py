@@ -142,6 +142,8 @@ OBSERVABLES: dict[str, Look] = {
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
     ),
     "mode_strengths": Look(linear, {"left": FRAME["left"], "right": FRAME["right"]}, takes_noise=False),
+    "balancedness": Look(linear, {"layers": ["0", "1"]}, takes_noise=False),
+    "rescale_charges": Look(linear, {"layers": ["0", "1"]}, takes_noise=False),
 }
 OF_RUNS = {
     "stages": "tests/observables/test_stages.py",
@@ -252,6 +254,11 @@ LAWS: dict[str, Said] = {
         [{"tasks": [[1.0, 0.0]], "length": 4, "noise": 0.2, "rise": 0.0}, {"tasks": [1.0], "length": 4, "noise": 0.2, "rise": 3.0}],
         Reading(9.0, 0.1),
     ),
+    "charge_change": Said(
+        {"lr": 0.1, "spent": [0.5, -0.2]}, [{"lr": 0, "spent": [1.0]}, {"lr": 0.1, "spent": []}, {"lr": 0.1, "spent": [float("nan")]}],
+        Reading(np.array([0.0, 0.0]), np.zeros(2)),
+    ),
+    "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
