@@ -77,9 +77,7 @@ def rescale_charges(snap: Snapshot, *, layers: Sequence[str]) -> Reading:
     return Reading((into - away).cpu().numpy(), err.cpu().numpy(), "θ²", {"layers": list(layers)})
 
 
-def _weights(
-    model: nn.Module, layers: Sequence[str], kinds: tuple[type, ...]
-) -> list[tuple[Tensor, Tensor | None, Tensor]]:
+def _weights(model: nn.Module, layers: Sequence[str], kinds: Any) -> list[tuple[Tensor, Tensor | None, Tensor]]:
     """Of each layer: one row for each unit it makes, its bias, one row for each unit it takes."""
     known, found = dict(model.named_modules()), []
     if isinstance(layers, str) or len(layers) < 2:
