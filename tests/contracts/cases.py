@@ -258,6 +258,11 @@ LAWS: dict[str, Said] = {
         {"lr": 0.1, "spent": [0.5, -0.2]}, [{"lr": 0, "spent": [1.0]}, {"lr": 0.1, "spent": []}, {"lr": 0.1, "spent": [float("nan")]}],
         Reading(np.array([0.0, 0.0]), np.zeros(2)),
     ),
+    "catapult": Said(
+        {"lr": 0.3, "kernel": 10.0},
+        [{"lr": 0.0, "kernel": 10.0}, {"lr": 0.3, "kernel": -1.0}, {"lr": 0.1, "kernel": 10.0}, {"lr": 0.3, "kernel": 10.0, "of": "size"}],
+        Reading(10.0, 0.1),
+    ),
     "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
 }  # fmt: skip
 
