@@ -252,6 +252,17 @@ LAWS: dict[str, Said] = {
         [{"tasks": [[1.0, 0.0]], "length": 4, "noise": 0.2, "rise": 0.0}, {"tasks": [1.0], "length": 4, "noise": 0.2, "rise": 3.0}],
         Reading(9.0, 0.1),
     ),
+    "catapult": Said(
+        {"lr": 0.3, "kernel": 10.0},
+        [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],
+        Reading(10.0, 0.1),  # gradient flow leaves the kernel where it was
+    ),
+    "central_flow": Said(
+        {"lr": 0.5, "losses": [0.1, 0.05], "variances": [0.0, 0.01]},
+        [{"lr": 0.0, "losses": [0.1], "variances": [0.0]}, {"lr": 0.5, "losses": [0.1], "variances": [-1.0]},
+         {"lr": 0.5, "losses": [0.1, 0.2], "variances": [0.0]}],
+        Reading(np.array([0.1, 0.05]), np.full(2, 1e-3)),  # gradient flow
+    ),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
