@@ -89,7 +89,7 @@ def catapult(out: Path, *, scale: str = "small", seed: int = 0, progress: Progre
                 progress("rates", k + 1, len(RATES))
         done, _, _ = descend(width, starts, 4.2, seed, "relu")
         docket.judge("relu", share(done))
-        rows.append({"lr λ₀": "4.2, ReLU", "converged": int(done.sum()), "of": starts, "largest loss": None, "last lr λ, mean": None, "largest": None})  # fmt: skip
+        rows.append({**dict.fromkeys(rows[0]), "lr λ₀": "4.2, ReLU", "converged": int(done.sum()), "of": starts})
         return docket.report({"starts side by side": rows}, ["Lewkowycz et al. 2020, arXiv:2003.02218"], width=width)
 
 

@@ -15,7 +15,6 @@ from strobe.runs.notes import Notes
 from strobe.runs.recorder import Recorder
 
 Progress = Callable[[str, int, int], None]
-Sizes = dict[str, Any]
 
 
 def sized(scale: str, scales: dict[str, Any]) -> Any:
@@ -57,7 +56,8 @@ class Docket:
 
     def seal(self, key: str, prediction: Prediction, of: str = "", **changes: Any) -> Prediction:
         """Write a prediction down under `key`, before what it is about is measured; `of` says what, `changes` what else."""
-        said = replace(prediction, **({"of": of} if of else {}) | changes)
+        told: dict[str, Any] = {**({"of": of} if of else {}), **changes}
+        said = replace(prediction, **told)
         self.sealed[key] = self._notes.seal(said)
         return self.sealed[key]
 

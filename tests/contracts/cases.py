@@ -258,12 +258,18 @@ LAWS: dict[str, Said] = {
         {"lr": 0.1, "spent": [0.5, -0.2]}, [{"lr": 0, "spent": [1.0]}, {"lr": 0.1, "spent": []}, {"lr": 0.1, "spent": [float("nan")]}],
         Reading(np.array([0.0, 0.0]), np.zeros(2)),
     ),
+    "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
     "catapult": Said(
         {"lr": 0.3, "kernel": 10.0},
-        [{"lr": 0.0, "kernel": 10.0}, {"lr": 0.3, "kernel": -1.0}, {"lr": 0.1, "kernel": 10.0}, {"lr": 0.3, "kernel": 10.0, "of": "size"}],
-        Reading(10.0, 0.1),
+        [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],
+        Reading(10.0, 0.1),  # gradient flow leaves the kernel where it was
     ),
-    "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
+    "central_flow": Said(
+        {"lr": 0.5, "losses": [0.1, 0.05], "variances": [0.0, 0.01]},
+        [{"lr": 0.0, "losses": [0.1], "variances": [0.0]}, {"lr": 0.5, "losses": [0.1], "variances": [-1.0]},
+         {"lr": 0.5, "losses": [0.1, 0.2], "variances": [0.0]}],
+        Reading(np.array([0.1, 0.05]), np.full(2, 1e-3)),  # gradient flow
+    ),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
