@@ -243,9 +243,8 @@ class StackedLoss:
         tensors = [x for x in leaves if isinstance(x, Tensor)]
         alone = kind != "each" and self._turns(kind, rebuilt(tensors))
         many = alone and 4 * self._bytes(kind, rebuilt(tensors)) > MEMORY  # the tracer keeps every one of them
-        if self.way == "loop" or (alone and (kind == "losses" or self.moves or many)):
-            return loop
-        if self.way == "turns" and not alone:  # single examples
+        plain = kind == "losses" or self.moves or many if alone else self.way == "turns"  # the last: single examples
+        if self.way == "loop" or plain:
             return loop
         g = torch.Generator().manual_seed(0)
         size = 1e-2 * self.center.abs().mean() + 1e-3

@@ -152,10 +152,8 @@ def local_posterior(
             retreats += 1
             if retreats > (2 * RETREATS if e.last > 0 else RETREATS):
                 raise
-            w = (
-                kept if e.draw else start
-            ).clone()  # where the windows ended may be too far itself: nothing looked there
-            step = step / 3
+            # at draw 0: where the windows ended may be too far itself, nothing looked there
+            w, step = (kept if e.draw else start).clone(), step / 3
     w = got.w
     heat = heat if exact else _each(_heat(energy, w, target, metric, spent + left), groups, "mean") * step
     burnt = burn_in(got.losses)

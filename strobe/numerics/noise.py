@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 1 << 16
-BYTES = (
-    32  # of one row of the table: eight numbers in single precision, four in double; np.take copies such rows fastest
-)
+BYTES = 32  # of one row of the table, which np.take copies fastest: eight numbers in single precision, four in double
 
 
 class Noise:
