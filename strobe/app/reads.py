@@ -149,7 +149,7 @@ def run_page(feed: Feed, run: Run) -> dict[str, Any]:
             for k, (n, hi, scalar) in counts.items()
         ],
         "arrays": sorted(arrays), "controls": controls_of(run), "replayable": not why, "why_not": why, "trusted": ours,
-        "examples": bool(index.db.execute("SELECT 1 FROM arrays WHERE kind = 'examples' LIMIT 1").fetchone()),
+        "examples": bool(index.ask("SELECT 1 FROM arrays WHERE kind = 'examples' LIMIT 1")),
         "lineage": lineage, "branches": [{k: b[k] for k in ("id", "name", "start", "last", "status", "edits")} for b in branches],
         "objects": run.facts["objects"], "surroundings": plain(run.facts["surroundings"]), "entry": plain(entry),
         "panels": plain([asdict(p) for p in panels_of(run)]),

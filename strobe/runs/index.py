@@ -3,7 +3,6 @@
 Ingests each journal from the byte it had reached, so a reader of a live run pays only for what is new.
 """
 
-import contextlib
 import json
 import sqlite3
 import threading
@@ -34,7 +33,7 @@ class Index:
     """The index of one run directory. On a disk that cannot be written it lives in memory."""
 
     def __init__(self, run: Path, *, in_memory: bool = False) -> None:
-        self.run, self._lock = run, threading.Lock()  # a connection has one transaction
+        self.run, self._lock = run, threading.Lock()  # a connection has one transaction and one error code
         self.db = self._in_memory() if in_memory else self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -85,8 +84,11 @@ class Index:
 
     @staticmethod
     def _create(db: sqlite3.Connection) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):  # another reader was first
+        try:
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        except sqlite3.OperationalError:  # another reader was first: its tables serve, our transaction ends
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
     def refresh(self) -> None:
         """Read what is new in every journal. From any thread: one at a time."""
@@ -194,15 +196,20 @@ class Index:
 
     # ---------------------------------------------------------------- reading
 
+    def ask(self, query: str, *values: Any) -> list[Any]:
+        """All rows of a query. Whole, and one thread at a time: an open cursor would hold the snapshot `refresh` must leave."""
+        with self._lock:
+            return self.db.execute(query, values).fetchall()
+
     def counts(self) -> dict[str, tuple[int, int, bool]]:
         """For each series how many points were written, its last step, and whether `rec.step` wrote it."""
-        rows = self.db.execute("SELECT series, SUM(n), MAX(hi), MAX(errs IS NULL) FROM chunks GROUP BY series")
+        rows = self.ask("SELECT series, SUM(n), MAX(hi), MAX(errs IS NULL) FROM chunks GROUP BY series")
         return {name: (n, hi, bool(scalar)) for name, n, hi, scalar in rows}
 
     def since(self, mark: int) -> tuple[int, dict[str, list[np.ndarray]]]:
         """What was ingested after `mark` (0: all), as (new mark, {series: [steps, values, errs]})."""
         new: dict[str, list[list[np.ndarray]]] = defaultdict(list)
-        rows = self.db.execute("SELECT rowid, series, steps, vals, errs FROM chunks WHERE rowid > ?", (mark,))
+        rows = self.ask("SELECT rowid, series, steps, vals, errs FROM chunks WHERE rowid > ?", mark)
         for rowid, series, steps, vals, errs in rows:
             mark, values = max(mark, rowid), np.frombuffer(vals, "<f8")
             new[series].append([
@@ -213,21 +220,19 @@ class Index:
     def mark(self) -> tuple[int, int]:
         """Where `since` and `events_since` stand now."""
         ask = "SELECT (SELECT COALESCE(MAX(rowid), 0) FROM chunks), (SELECT COALESCE(MAX(rowid), 0) FROM events)"
-        chunks, events = self.db.execute(ask).fetchone()
+        ((chunks, events),) = self.ask(ask)
         return chunks, events
 
     def events_since(self, mark: int) -> tuple[int, list[dict[str, Any]]]:
         """Events ingested after `mark`, in the order they came, and the new mark."""
-        rows = self.db.execute(
-            "SELECT rowid, file, at, body FROM events WHERE rowid > ? ORDER BY rowid", (mark,)
-        ).fetchall()
+        rows = self.ask("SELECT rowid, file, at, body FROM events WHERE rowid > ? ORDER BY rowid", mark)
         return (rows[-1][0] if rows else mark), [{**loads(body), "file": file, "at": at} for _, file, at, body in rows]
 
     def cutoffs(self) -> dict[str, float]:
         """For each journal the last step that counts: a writer that resumed at step r supersedes later steps before it."""
         out: dict[str, float] = {}
         cut = float("inf")
-        for name, header in self.db.execute("SELECT name, header FROM files ORDER BY name DESC"):
+        for name, header in self.ask("SELECT name, header FROM files ORDER BY name DESC"):
             out[name] = cut
             resumed = json.loads(header).get("resumed")
             if resumed is not None:
@@ -236,18 +241,16 @@ class Index:
 
     def names(self) -> list[str]:
         """All series."""
-        return [r[0] for r in self.db.execute("SELECT DISTINCT series FROM chunks ORDER BY series")]
+        return [r[0] for r in self.ask("SELECT DISTINCT series FROM chunks ORDER BY series")]
 
     def scalars(self) -> list[str]:
         """The series that `rec.step` wrote (not the readings)."""
-        return [r[0] for r in self.db.execute("SELECT DISTINCT series FROM chunks WHERE errs IS NULL ORDER BY series")]
+        return [r[0] for r in self.ask("SELECT DISTINCT series FROM chunks WHERE errs IS NULL ORDER BY series")]
 
     def series(self, name: str, *, superseded: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(steps, values, errs, times), by step; what a resumed writer did again is left out unless asked for."""
         cut, parts = self.cutoffs(), []
-        rows = self.db.execute(
-            "SELECT file, steps, vals, errs, times FROM chunks WHERE series = ? ORDER BY file, rowid", (name,)
-        )
+        rows = self.ask("SELECT file, steps, vals, errs, times FROM chunks WHERE series = ? ORDER BY file, rowid", name)
         for file, *blobs in rows:
             steps = np.frombuffer(blobs[0], "<i8")
             vals, times = np.frombuffer(blobs[1], "<f8"), np.frombuffer(blobs[3], "<f8")
@@ -263,10 +266,9 @@ class Index:
     def tail(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The end of a series: its last chunk that counts, as `series` gives the whole."""
         cut = self.cutoffs()
-        rows = self.db.execute(
-            "SELECT file, steps, vals, errs, times FROM chunks WHERE series = ? ORDER BY file DESC, rowid DESC", (name,)
-        )
-        for file, *blobs in rows:
+        rows = self.ask("SELECT file, rowid FROM chunks WHERE series = ? ORDER BY file DESC, rowid DESC", name)
+        for file, rowid in rows:
+            (blobs,) = self.ask("SELECT steps, vals, errs, times FROM chunks WHERE rowid = ?", rowid)
             steps, vals, times = (np.frombuffer(blobs[i], t) for i, t in ((0, "<i8"), (1, "<f8"), (3, "<f8")))
             keep = steps <= cut[file]
             if keep.any():
@@ -278,22 +280,22 @@ class Index:
         """Events in the order they were written, each with its place (`file`, `at`)."""
         cut = self.cutoffs()
         where, args = ("WHERE type = ?", (type,)) if type else ("WHERE type != 'reading'", ())
-        rows = self.db.execute(f"SELECT file, at, body FROM events {where} ORDER BY file, at", args)
+        rows = self.ask(f"SELECT file, at, body FROM events {where} ORDER BY file, at", *args)
         found = [{**loads(body), "file": file, "at": at} for file, at, body in rows]
         return [e for e in found if superseded or e["step"] <= cut[e["file"]]]
 
     def arrays(self, kind: str) -> list[tuple[int, list[np.ndarray], list[str]]]:
         """(step, arrays, tensor names) of array records that count."""
         cut = self.cutoffs()
-        rows = self.db.execute("SELECT file, step, body, tensors FROM arrays WHERE kind = ? ORDER BY file, at", (kind,))
+        rows = self.ask("SELECT file, step, body, tensors FROM arrays WHERE kind = ? ORDER BY file, at", kind)
         return [(s, unpack_array(b)[1], json.loads(t) if t else []) for f, s, b, t in rows if s <= cut[f]]
 
     def content(self) -> list[Any]:
         """All that a reader is told, to compare with an index made anew."""
         return [
             *((n, *(c.tobytes() for c in self.series(n, superseded=True))) for n in self.names()),
-            *self.db.execute("SELECT file, at, type, step, body FROM events ORDER BY file, at"),
-            *self.db.execute("SELECT file, at, kind, step, body, tensors FROM arrays ORDER BY file, at"),
+            *self.ask("SELECT file, at, type, step, body FROM events ORDER BY file, at"),
+            *self.ask("SELECT file, at, kind, step, body, tensors FROM arrays ORDER BY file, at"),
         ]
 
     def recorded_before(self, value: Any, when: float) -> str | None:
@@ -310,17 +312,17 @@ class Index:
     def tears(self) -> list[dict[str, Any]]:
         """Damage met while reading, and the last step read before it."""
         keys = ("file", "offset", "lost", "why", "after_step")
-        return [dict(zip(keys, r, strict=True)) for r in self.db.execute("SELECT * FROM tears ORDER BY file, at")]
+        return [dict(zip(keys, r, strict=True)) for r in self.ask("SELECT * FROM tears ORDER BY file, at")]
 
     def last_step(self) -> int:
         """The last step any record that counts is about."""
         cut, last = self.cutoffs(), 0
-        for file, rowid, hi in self.db.execute("SELECT file, rowid, hi FROM chunks WHERE errs IS NULL"):
+        for file, rowid, hi in self.ask("SELECT file, rowid, hi FROM chunks WHERE errs IS NULL"):
             if hi > cut[file]:  # partly superseded: look inside
-                (blob,) = self.db.execute("SELECT steps FROM chunks WHERE rowid = ?", (rowid,)).fetchone()
+                ((blob,),) = self.ask("SELECT steps FROM chunks WHERE rowid = ?", rowid)
                 steps = np.frombuffer(blob, "<i8")
                 hi = int(steps[steps <= cut[file]].max(initial=0))
             last = max(last, hi)
-        for file, step in self.db.execute("SELECT file, MAX(step) FROM events WHERE type != 'reading' GROUP BY file"):
+        for file, step in self.ask("SELECT file, MAX(step) FROM events WHERE type != 'reading' GROUP BY file"):
             last = max(last, int(min(step, cut[file])))
         return last
