@@ -152,6 +152,8 @@ OF_RUNS = {
     "vertices": "tests/observables/test_vertices.py",
     "llc_plateaus": "tests/observables/test_llc_plateaus.py",
     "boundary_agreement": "tests/observables/test_boundary_agreement.py",
+    "best_learning_rate": "tests/observables/test_width_scaling.py",
+    "coordinate_check": "tests/observables/test_width_scaling.py",
 }
 
 
@@ -269,6 +271,14 @@ LAWS: dict[str, Said] = {
         [{"lr": 0.0, "losses": [0.1], "variances": [0.0]}, {"lr": 0.5, "losses": [0.1], "variances": [-1.0]},
          {"lr": 0.5, "losses": [0.1, 0.2], "variances": [0.0]}],
         Reading(np.array([0.1, 0.05]), np.full(2, 1e-3)),  # gradient flow
+    ),
+    "width_transfer": Said(
+        {"widths": [32, 512]}, [{"widths": [32]}, {"widths": [32, 64]}, {"widths": [32, 512], "parametrisation": "ntk"}], Reading(2.2, 0.2)
+    ),
+    "coordinate_slopes": Said(
+        {"roles": ["input", "hidden", "output"]},
+        [{"roles": []}, {"roles": ["middle"]}, {"roles": ["hidden"], "optimizer": "lion"}, {"roles": ["hidden"], "tol": 0.0}],
+        Reading(np.array([0.0, 1.0, 1.0]), np.full(3, 0.02)),
     ),
 }  # fmt: skip
 
