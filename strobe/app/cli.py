@@ -409,6 +409,47 @@ def follow(
     show(as_json, data, table("", ["step", observable], rows))
 
 
+@app.command(rich_help_panel=LOOK)
+def advise(run: RunPath, threads: Threads = 1, as_json: Json = False) -> None:
+    """Which laws apply to a run, which it breaks, and what that means for its settings. Writes nothing."""
+    from dataclasses import asdict
+
+    from strobe.app.progress import Bars
+    from strobe.core.catalogue import load
+    from strobe.runs.run import open_run
+
+    opened = open_run(run)
+    import torch
+
+    torch.set_num_threads(threads)
+    with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        found = load("strobe.studies.advice:advise")(opened, progress=bars.step)
+    show(as_json, [asdict(f) for f in found], lambda: _print_advice(opened, found))
+
+
+HEADS = {"wrong": ("red", "Look at this first"), "obeyed": ("green", "Obeyed"), "note": ("cyan", "Worth knowing"),
+         "outside": ("dim", "Laws that do not apply here")}  # fmt: skip
+
+
+def _print_advice(run: Any, found: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    if all(f.kind == "outside" for f in found):
+        console.print(f"[bold]No law of the catalogue applies to {run.name}[/], for these reasons:")
+    elif not any(f.kind == "wrong" for f in found):
+        console.print(f"[bold]Nothing to complain about in {run.name}.[/]")
+    for kind, (colour, title) in HEADS.items():
+        if mine := [f for f in found if f.kind == kind]:
+            console.print(f"\n[bold {colour}]{title}[/]")
+        for f in mine:
+            console.print(f"  [bold]{f.law}[/]", end="")
+            console.print(f" [dim]({f.ref})[/]" if f.ref else "")
+            for text in (f"law: {f.said}", f"run: {f.measured}") if f.said else ():
+                console.print(f"    {text}", markup=False)
+            console.print(f"    {f.means}", markup=False)
+
+
 def _options(given: list[str]) -> dict[str, Any]:
     """name=value pairs, the values as Python literals or else text."""
     import ast

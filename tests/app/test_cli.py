@@ -80,6 +80,15 @@ def test_follow_measures_what_was_not_watched(run: Path) -> None:
     assert all(r["how"]["converged"] for r in rows)
 
 
+def test_advice_is_said_with_its_numbers(run: Path, tmp_path: Path) -> None:
+    found = json.loads(strobe("advise", run, "--json"))
+    assert {f["kind"] for f in found} <= {"wrong", "obeyed", "note", "outside"}
+    edge = next(f for f in found if f["law"] == "edge of stability")
+    assert edge["numbers"]["largest_stable_lr"] > 0
+    assert "law: stable below" in strobe("advise", run)
+    assert "no run" in strobe("advise", tmp_path / "nowhere", code=2)
+
+
 def test_followed_readings_are_drawn_once_and_options_are_checked(run: Path) -> None:
     from strobe.app.report import panels_of
     from strobe.runs.run import open_run

@@ -1,0 +1,357 @@
+"""What the laws say about one recorded run: which apply, which it obeys or breaks, and what that means for its settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from strobe.core.data import count, rows
+from strobe.core.errors import BadOption, CannotReplay, Diverged, StrobeError
+from strobe.core.prediction import judge
+from strobe.core.reading import Reading
+from strobe.core.snapshot import Snapshot
+from strobe.laws.edge_of_stability import edge_of_stability
+from strobe.observables.gradient_noise import gradient_noise
+from strobe.observables.sharpness import preconditioned_sharpness, sharpness
+from strobe.runs.run import Opened, Run
+
+Kind = Literal["wrong", "obeyed", "note", "outside"]
+ORDER: tuple[Kind, ...] = ("wrong", "obeyed", "note", "outside")
+UNEVEN = 10.0  # how unlike the moves of two layers may be before one learning rate cannot serve both
+GAIN = 10.0  # how much one layer may scale what passes, up or down
+POINTS = 9  # stored steps at which the held-out loss is measured
+CHUNKS = 16  # of held-out examples, for the error
+WORSE = 3.0  # standard errors by which the held-out loss must have risen
+RISE = 0.02  # and the share of it
+SETTLED = 10  # steps after which Adam's second moments are more than one gradient
+OPTIMIZERS = {"SGD": "gd", "Adam": "adam", "AdamW": "adam"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: the law, what it says of this run, what was measured, and what that means."""
+
+    kind: Kind
+    law: str
+    said: str
+    measured: str
+    means: str
+    ref: str = ""
+    weight: float = 0.0  # by how much a limit is passed, in octaves: the largest stands first
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+class Advised:
+    """A run with what its laws need: snapshots, the optimizer's settings, the loss it recorded."""
+
+    def __init__(self, run: Run, model: Any = None, loss: Any = None, probe: Any = None) -> None:
+        self.run, self.given = run, (model, loss, probe)
+        self._opened = Opened(run) if model is None else None
+        self.stored = run.stored()
+
+    def at(self, step: int) -> Snapshot:
+        """The run at a step. Raises as `Run.at`."""
+        if self._opened is not None:
+            return self._opened.at(step)
+        model, loss, probe = self.given
+        return self.run.at(step, model=model, loss=loss, probe=probe)
+
+    def optimizer(self, step: int) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """(class, settings of its first group, P of Adam by parameter name). Raises `CannotReplay` where it was not recorded."""
+        snap = self.at(step)
+        kind = str(self.run.facts["objects"].get("optimizer", "")).rpartition(".")[2]
+        if not kind:
+            raise CannotReplay("no optimizer was recorded: record(..., optimizer=optimizer)")
+        kept = self.run.state(step)["objects"]["optimizer"]
+        groups, state = kept["param_groups"], kept["state"]
+        if len({float(g["lr"]) for g in groups}) > 1:
+            raise CannotReplay("its parameter groups have different learning rates: one edge does not serve them")
+        live = self._opened.recorder.objects["optimizer"] if self._opened is not None else None
+        order = (
+            [p for g in live.param_groups for p in g["params"]] if live is not None else list(snap.model.parameters())
+        )
+        names = {id(p): n for n, p in snap.model.named_parameters()}
+        p: dict[str, Tensor] = {}
+        for i, x in enumerate(order):
+            s = state.get(i, state.get(str(i)))
+            if s and "exp_avg_sq" in s and id(x) in names:
+                if s["exp_avg_sq"].shape != x.shape:
+                    raise CannotReplay(
+                        "the optimizer's parameters are not in the model's order: record the loop with entry="
+                    )
+                t, (b1, b2) = float(s["step"]), groups[0]["betas"]
+                p[names[id(x)]] = (1 - b1**t) * ((s["exp_avg_sq"] / (1 - b2**t)).sqrt() + groups[0]["eps"])
+        return kind, dict(groups[0]), p
+
+    def losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of the training loss; empty where none was recorded."""
+        if "loss" not in self.run.names():
+            return np.zeros(0), np.zeros(0)
+        series = self.run.series("loss")
+        return np.asarray(series.steps), np.asarray(series.values, float)
+
+    def finite(self) -> list[int]:
+        """Stored steps up to the last at which the recorded loss was a number."""
+        steps, values = self.losses()
+        bad = steps[~np.isfinite(values)]
+        return [s for s in self.stored if not len(bad) or s < bad[0]]
+
+
+def advise(
+    run: Run, *, model: nn.Module | None = None, loss: Any = None, probe: Any = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Finding]:  # fmt: skip
+    """The laws that apply to a run, what was measured for each, and what that means; what is wrong first, by how much.
+
+    Learning rate: λ₁ at an early and at the last stored step against the edge of its optimizer (`edge_of_stability`).
+    Width: how far one step moves each layer's own output, in units of that output, and how layers scale what passes
+    (`coordinate_slopes`: in the maximal update parametrisation no layer is left behind or thrown). Data: the held-out loss along
+    the run, against its training loss. Batch: the gradient noise scale.
+    Only what is measured here is said; a law whose regime is not met is listed as outside, with the reason. Nothing is written.
+    Args: model, loss, probe, for a run whose loop cannot be run again (as in `Run.at`).
+    Raises `BadOption` for a run without a stored step.
+    """
+    if not run.stored():
+        raise BadOption(f"{run.name} has no stored step to look at: record it with snapshots=")
+    about = Advised(run, model, loss, probe)
+    checks = {"learning rate": _edge, "width": _layers, "data": _data, "batch": _batch}
+    found: list[Finding] = []
+    for k, (name, check) in enumerate(checks.items()):
+        if progress:
+            progress(f"measuring: {name}", k, len(checks))
+        try:
+            found += check(about)
+        except StrobeError as e:
+            found.append(Finding("outside", name, "", "not measured", str(e)))
+        except Exception as e:  # the user's own model or loss: told, and the other laws go on
+            found.append(Finding("outside", name, "", "not measured", f"{type(e).__name__}: {e}"))
+    if progress:
+        progress("measuring", len(checks), len(checks))
+    if any(
+        f.law == "layer moves" and f.kind == "wrong" for f in found
+    ):  # the cause; a rate over the edge is what follows
+        found = [replace(f, weight=-1.0, means=f"{f.means} This follows from the layers, above.")
+                 if f.kind == "wrong" and f.law == "edge of stability" else f for f in found]  # fmt: skip
+    return sorted(found, key=lambda f: (ORDER.index(f.kind), -f.weight))
+
+
+def _edge(about: Advised) -> list[Finding]:
+    """λ₁ lr over the edge of this optimizer, early and late."""
+    finite = about.finite()
+    early = next((s for s in finite if s > about.run.start), None)
+    kind, group, _ = about.optimizer(finite[0])
+    if kind not in OPTIMIZERS:
+        raise CannotReplay(f"edge_of_stability knows no optimizer {kind}; it knows torch.optim.SGD, Adam and AdamW")
+    early = (
+        finite[0] if OPTIMIZERS[kind] == "gd" else next((s for s in finite if s >= about.run.start + SETTLED), early)
+    )
+    if early is None:
+        raise CannotReplay("no step after the first is stored, and Adam has no preconditioner before it")
+    _, values = about.losses()
+    last = values[-max(len(values) // 10, 1) :]
+    worse = len(values) > 1 and not (np.isfinite(last).all() and np.mean(last) < values[0])
+    out = []
+    for step in dict.fromkeys([early, finite[-1]]):
+        kind, group, p = about.optimizer(step)
+        law = _stable(kind, group)
+        snap = about.at(step)
+        got = preconditioned_sharpness(snap, preconditioner=p) if p else sharpness(snap)
+        reading = Reading(np.ravel(got.value)[0], np.ravel(got.err)[0], got.unit)
+        verdict = judge(replace(law, side="below"), reading)
+        times, err = reading.value / law.value, reading.err / law.value
+        said = f"stable below λ₁ = {law.value:.4g} (lr {group['lr']:.3g}, {law.knobs['optimizer']})"
+        saw = f"λ₁ = {reading.value:.4g} ± {reading.err:.2g} at step {step}: {times:.3g} ± {err:.1g} of it"
+        largest = group["lr"] / times if times > 0 else float("inf")
+        numbers = {"step": step, "sharpness": reading.value, "err": reading.err, "edge": law.value, "lr": float(group["lr"]),
+                   "word": verdict.word, "largest_stable_lr": largest}  # fmt: skip
+        octaves = float(np.log2(max(times, 1e-9)))
+        if verdict.word == "fails" and worse:
+            end = f"{np.mean(last):.3g}" if np.isfinite(last).all() else "not a number"
+            means = (f"The learning rate is {times:.2g} times the largest stable one, {largest:.2g}, and the loss went from "
+                     f"{values[0]:.3g} to {end}: start below {largest:.2g}, or warm up to it.")  # fmt: skip
+            return [Finding("wrong", "edge of stability", said, saw, means, law.ref, octaves, numbers)]
+        elif verdict.word == "fails":
+            means = "Over the edge, and yet the loss falls: a passing spike, or noise of small batches. Look at the strip there."
+            out.append(Finding("note", "edge of stability", said, saw, means, law.ref, octaves, numbers))
+        elif times > 0.8:
+            means = (
+                "At the edge, where training holds its own sharpness: a larger rate would train flatter, or not at all."
+            )
+            out.append(Finding("obeyed", "edge of stability", said, saw, means, law.ref, octaves, numbers))
+        else:
+            means = f"Stable: curvature alone would allow a rate up to {largest:.2g} here."
+            out.append(Finding("obeyed", "edge of stability", said, saw, means, law.ref, octaves, numbers))
+    return out
+
+
+def _stable(kind: str, group: dict[str, Any]) -> Any:
+    lr, momentum = float(group["lr"]), float(group.get("momentum", 0.0))
+    if OPTIMIZERS[kind] == "adam":
+        return edge_of_stability(lr=lr, optimizer="adam", beta1=float(group["betas"][0]))
+    if group.get("dampening"):
+        raise CannotReplay("edge_of_stability speaks of momentum without dampening")
+    name = ("nesterov" if group.get("nesterov") else "heavy_ball") if momentum else "gd"
+    return edge_of_stability(lr=lr, optimizer=name, momentum=momentum)
+
+
+def _layers(about: Advised) -> list[Finding]:
+    """How far the first recorded steps move each layer's own output, and how layers scale what passes at the start."""
+    finite = about.finite()
+    first = finite[0]
+    then = next((s for s in finite if s > first), None)
+    if then is None:
+        raise CannotReplay("two stored steps are needed to see how layers move")
+    snap = about.at(first)
+    with snap.quiet():
+        seen = _passed(snap)
+    if len(seen) < 2:
+        raise CannotReplay("it has fewer than two layers with a matrix: none is left behind by another")
+    snap = about.at(then)
+    known = dict(snap.model.named_modules())
+    taken = then - first
+    table: list[dict[str, Any]] = []
+    with snap.quiet(), torch.no_grad():
+        for path, (given, before) in seen.items():
+            moved = (known[path](*given) - before).pow(2).mean().sqrt()
+            size = before.pow(2).mean().sqrt()
+            entered = given[0].float().pow(2).mean().sqrt() if given[0].is_floating_point() else torch.tensor(1.0)
+            table.append(
+                {
+                    "layer": path,
+                    "move": float(moved / taken),
+                    "size": float(size),
+                    "gain": float(size / entered.clamp_min(1e-30)),
+                }
+            )
+    for row in table:
+        row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] else 1e-30)
+    moves, gains = [r["relative"] for r in table], [r["gain"] for r in table]
+    most, least = (
+        max(table, key=lambda r: r["relative"]),
+        min((r for r in table if r["relative"] > 0), key=lambda r: r["relative"]),
+    )
+    said = "one step moves no layer's own output by more than its size, and all by like amounts"
+    saw = f"{most['layer']} by {most['relative']:.3g} of its size a step, {least['layer']} by {least['relative']:.2g}"
+    ref, numbers = "arXiv:2203.03466", {"layers": table, "steps": [first, then]}
+    wild = most["relative"] > 1 and most["relative"] / least["relative"] > UNEVEN
+    inner = table[:-1]
+    odd = [r for r in inner if not 1 / GAIN < r["gain"] < GAIN]
+    weight = float(np.log2(max(max(moves) / 1.0, max(gains) / GAIN, 1e-9)))
+    if odd:
+        worst = max(odd, key=lambda r: abs(np.log(r["gain"])))
+        means = (f"At the start {worst['layer']} scales what passes by {worst['gain']:.3g}: its initial values do not fit its width. "
+                 "Divide their spread by √(inputs), or take the table of strobe.edits.mup.")  # fmt: skip
+        said, saw = f"a layer scales what passes by {1 / GAIN:g} to {GAIN:g}", f"{worst['layer']}: {worst['gain']:.3g}"
+        return [Finding("wrong", "layer moves", said, saw, means, ref, weight, numbers)]
+    if wild:
+        means = (f"One learning rate does not serve these widths: {most['layer']} is thrown while {least['layer']} hardly moves. "
+                 "Parametrise for width (strobe.edits.mup.widening) rather than lower the rate for all.")  # fmt: skip
+        return [Finding("wrong", "layer moves", said, saw, means, ref, weight, numbers)]
+    if max(moves) > 1:
+        means = "A step moves a layer by more than its own size. All layers alike: it is the rate, not the width."
+        return [Finding("note", "layer moves", said, saw, means, ref, weight, numbers)]
+    return [Finding("obeyed", "layer moves", said, saw, "No layer is thrown by a step.", ref, weight, numbers)]
+
+
+def _passed(snap: Snapshot) -> dict[str, tuple[tuple[Any, ...], Tensor]]:
+    """{path: (inputs, output)} of the modules that own a matrix, as the loss runs them, the last call of each."""
+    seen: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
+    hooks = []
+    for path, module in snap.model.named_modules():
+        if path and any(p.ndim >= 2 for p in module.parameters(recurse=False)) and not list(module.children()):
+
+            def keep(module: nn.Module, args: tuple[Any, ...], out: Any, path: str = path) -> None:
+                if isinstance(out, Tensor) and args and isinstance(args[0], Tensor):
+                    seen.pop(path, None)
+                    seen[path] = (args, out.detach())
+
+            hooks.append(module.register_forward_hook(keep))
+    try:
+        with torch.no_grad():
+            snap.loss(snap.model, snap.data)
+    finally:
+        for h in hooks:
+            h.remove()
+    return seen
+
+
+def _data(about: Advised) -> list[Finding]:
+    """The loss on held-out examples at stored steps, each chunk of them against itself."""
+    finite = about.finite()
+    if len(finite) < 3:
+        raise CannotReplay("three stored steps are needed to see a held-out loss turn")
+    chosen = sorted({finite[int(i)] for i in np.linspace(0, len(finite) - 1, POINTS)})
+    snap = about.at(chosen[0])
+    total = count(snap.data)
+    size = max(total // CHUNKS, 1)
+    parts = [rows(snap.data, i, i + size) for i in range(0, total - size + 1, size)]
+    held = []
+    for step in chosen:
+        snap = about.at(step)
+        with snap.quiet(), torch.no_grad():
+            held.append([float(snap.loss(snap.model, part)) for part in parts])
+    table = np.array(held)
+    if not np.isfinite(table).all():
+        raise Diverged("the held-out loss is not a number at a stored step")
+    mean = table.mean(1)
+    best = int(np.argmin(mean))
+    rise = table[-1] - table[best]
+    x, err = float(rise.mean()), float(rise.std(ddof=1) / len(parts) ** 0.5)
+    steps, values = about.losses()
+    if not len(values):
+        raise CannotReplay("no training loss was recorded to set against it: rec.step(loss=loss)")
+    width = max(len(steps) // 50, 1)
+
+    def near(step: int) -> float:
+        i = int(np.searchsorted(steps, step))
+        return float(np.nanmean(values[max(i - width, 0) : i + width + 1]))
+
+    then, now = near(chosen[best]), near(chosen[-1])
+    said = "held-out loss falls while the training loss does, until the data are used up"
+    saw = (f"held-out {mean[best]:.4g} at step {chosen[best]}, {mean[-1]:.4g} at step {chosen[-1]} (+{x:.3g} ± {err:.1g}); "
+           f"training {then:.3g} to {now:.3g}")  # fmt: skip
+    if chosen[best] == chosen[-1]:
+        saw = f"held-out {mean[0]:.4g} at step {chosen[0]}, {mean[-1]:.4g} at step {chosen[-1]}; training now {now:.3g}"
+    numbers = {"steps": chosen, "held_out": mean.tolist(), "rise": x, "err": err, "training": [then, now]}
+    if x > WORSE * err and x > RISE * mean[best] and now < then:
+        means = (f"Data-limited: past step {chosen[best]} it learns its examples, not the task. More examples or regularisation "
+                 "help; more steps or width do not.")  # fmt: skip
+        return [
+            Finding(
+                "wrong",
+                "held-out loss",
+                said,
+                saw,
+                means,
+                "arXiv:2203.15556",
+                float(np.log2(1 + x / mean[best])),
+                numbers,
+            )
+        ]
+    if chosen[best] != chosen[-1] and x > WORSE * err:
+        return [
+            Finding(
+                "note", "held-out loss", said, saw, "It rose, with the training loss or by little.", "", 0.0, numbers
+            )
+        ]
+    gain = mean[0] - mean[-1]
+    means = "Not limited by its data so far." if gain > 0 else "It did not fall: nothing was learned of these examples."
+    return [Finding("obeyed" if gain > 0 else "note", "held-out loss", said, saw, means, "", 0.0, numbers)]
+
+
+def _batch(about: Advised) -> list[Finding]:
+    """The gradient noise scale at the last stored step: the batch size beyond which larger ones gain little."""
+    step = about.finite()[-1]
+    got = gradient_noise(about.at(step), chunks=min(64, count(about.at(step).data)))
+    said = "below the noise scale a batch twice as large does the work of two steps; far above it nothing is gained"
+    saw = f"noise scale {got.value:.3g} ± {got.err:.1g} examples at step {step}"
+    means = (
+        f"Batches up to about {got.value:.2g} examples are worth their cost there, the learning rate growing with them."
+    )
+    if got.err > got.value / 2:
+        means = "Not known from so few examples: the gradient is small against its noise. Give a larger probe."
+    numbers = {"noise_scale": got.value, "err": got.err, "step": step}
+    return [Finding("note", "gradient noise scale", said, saw, means, "arXiv:1812.06162", 0.0, numbers)]
