@@ -15,6 +15,7 @@ from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
 from strobe.laws.edge_of_stability import edge_of_stability
 from strobe.observables.gradient_noise import gradient_noise
+from strobe.observables.layer_moves import moved, passing
 from strobe.observables.sharpness import preconditioned_sharpness, sharpness
 from strobe.runs.run import Opened, Run
 
@@ -205,34 +206,15 @@ def _layers(about: Advised) -> list[Finding]:
     if then is None:
         raise CannotReplay("two stored steps are needed to see how layers move")
     snap = about.at(first)
-    with snap.quiet():
-        seen = _passed(snap)
+    seen = passing(snap)
     if len(seen) < 2:
         raise CannotReplay("it has fewer than two layers with a matrix: none is left behind by another")
-    snap = about.at(then)
-    known = dict(snap.model.named_modules())
-    taken = then - first
-    table: list[dict[str, Any]] = []
-    with snap.quiet(), torch.no_grad():
-        for path, (given, before) in seen.items():
-            moved = (known[path](*given) - before).pow(2).mean().sqrt()
-            size = before.pow(2).mean().sqrt()
-            entered = given[0].float().pow(2).mean().sqrt() if given[0].is_floating_point() else torch.tensor(1.0)
-            table.append(
-                {
-                    "layer": path,
-                    "move": float(moved / taken),
-                    "size": float(size),
-                    "gain": float(size / entered.clamp_min(1e-30)),
-                }
-            )
-    for row in table:
-        row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] else 1e-30)
+    table = moved(about.at(then), seen, then - first)
     moves, gains = [r["relative"] for r in table], [r["gain"] for r in table]
-    most, least = (
-        max(table, key=lambda r: r["relative"]),
-        min((r for r in table if r["relative"] > 0), key=lambda r: r["relative"]),
-    )
+    most = max(table, key=lambda r: r["relative"])
+    least = min((r for r in table if r["relative"] > 0), key=lambda r: r["relative"], default=None)
+    if least is None:
+        raise CannotReplay(f"no layer moved between steps {first} and {then}")
     said = "one step moves no layer's own output by more than its size, and all by like amounts"
     saw = f"{most['layer']} by {most['relative']:.3g} of its size a step, {least['layer']} by {least['relative']:.2g}"
     ref, numbers = "arXiv:2203.03466", {"layers": table, "steps": [first, then]}
@@ -254,28 +236,6 @@ def _layers(about: Advised) -> list[Finding]:
         means = "A step moves a layer by more than its own size. All layers alike: it is the rate, not the width."
         return [Finding("note", "layer moves", said, saw, means, ref, weight, numbers)]
     return [Finding("obeyed", "layer moves", said, saw, "No layer is thrown by a step.", ref, weight, numbers)]
-
-
-def _passed(snap: Snapshot) -> dict[str, tuple[tuple[Any, ...], Tensor]]:
-    """{path: (inputs, output)} of the modules that own a matrix, as the loss runs them, the last call of each."""
-    seen: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
-    hooks = []
-    for path, module in snap.model.named_modules():
-        if path and any(p.ndim >= 2 for p in module.parameters(recurse=False)) and not list(module.children()):
-
-            def keep(module: nn.Module, args: tuple[Any, ...], out: Any, path: str = path) -> None:
-                if isinstance(out, Tensor) and args and isinstance(args[0], Tensor):
-                    seen.pop(path, None)
-                    seen[path] = (args, out.detach())
-
-            hooks.append(module.register_forward_hook(keep))
-    try:
-        with torch.no_grad():
-            snap.loss(snap.model, snap.data)
-    finally:
-        for h in hooks:
-            h.remove()
-    return seen
 
 
 def _data(about: Advised) -> list[Finding]:

@@ -280,6 +280,29 @@ LAWS: dict[str, Said] = {
         [{"roles": []}, {"roles": ["middle"]}, {"roles": ["hidden"], "optimizer": "lion"}, {"roles": ["hidden"], "tol": 0.0}],
         Reading(np.array([0.0, 1.0, 1.0]), np.full(3, 0.02)),
     ),
+    "batch_scaling": Said(
+        {"batch": 8, "factor": 4, "noise_scale": 100.0},
+        [{"batch": 0, "factor": 4, "noise_scale": 100.0}, {"batch": 8, "factor": 1, "noise_scale": 100.0},
+         {"batch": 8, "factor": 4, "noise_scale": 0.0}, {"batch": 8, "factor": 4, "noise_scale": 9.0, "optimizer": "sgdd"}],
+        Reading(0.57, 0.01),  # the root rule
+    ),
+    "critical_batch": Said(
+        {"batches": [10, 100], "noise_scale": 100.0, "fewest_steps": 50},
+        [{"batches": [], "noise_scale": 1.0, "fewest_steps": 1}, {"batches": [1], "noise_scale": -1.0, "fewest_steps": 1}],
+        Reading(np.array([50.0, 50.0]), np.ones(2)),  # no gain from a smaller batch's noise
+    ),
+    "two_batch_noise": Said({"draws": 200}, [{"draws": 3}, {"draws": 200, "rtol": 0.0}], Reading(0.5, 0.02)),
+    "scaling_law": Said(
+        {"sizes": [1e9], "examples": [1e10], "floor": 1.7, "a": 400, "b": 400, "alpha": 0.34, "beta": 0.28},
+        [{"sizes": [], "examples": [], "floor": 1.7, "a": 1, "b": 1, "alpha": 0.3, "beta": 0.3},
+         {"sizes": [1e9], "examples": [1e10], "floor": -1, "a": 1, "b": 1, "alpha": 0.3, "beta": 0.3},
+         {"sizes": [1e9], "examples": [1e9, 1e10], "floor": 1, "a": 1, "b": 1, "alpha": 0.3, "beta": 0.3}],
+        Reading(np.array([4.0]), np.array([0.01])),
+    ),
+    "compute_optimal": Said({"alpha": 0.34, "beta": 0.28}, [{"alpha": 0, "beta": 1}, {"alpha": 1, "beta": 1, "tol": 0}], Reading(0.73, 0.01)),
+    "quanta": Said(
+        {"alpha": 0.4}, [{"alpha": 0}, {"alpha": 0.4, "of": "rank"}, {"alpha": 0.4, "tol": 0.0}], Reading(0.0, 0.05)
+    ),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension

@@ -1,0 +1,61 @@
+"""How far a step moves each layer's own output: what the layer does to the very inputs it had before."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from strobe.core.snapshot import Snapshot
+
+Passing = dict[str, tuple[tuple[Any, ...], Tensor]]
+
+
+def passing(snap: Snapshot) -> Passing:
+    """{path: (inputs, output)} of the modules that own a matrix, as the loss runs them, the last call of each."""
+    seen: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
+    hooks = []
+    for path, module in snap.model.named_modules():
+        if path and any(p.ndim >= 2 for p in module.parameters(recurse=False)) and not list(module.children()):
+
+            def keep(module: nn.Module, args: tuple[Any, ...], out: Any, path: str = path) -> None:
+                if isinstance(out, Tensor) and args and isinstance(args[0], Tensor):
+                    seen.pop(path, None)
+                    seen[path] = (args, out.detach())
+
+            hooks.append(module.register_forward_hook(keep))
+    try:
+        with snap.quiet(), torch.no_grad():
+            snap.loss(snap.model, snap.data)
+    finally:
+        for h in hooks:
+            h.remove()
+    return seen
+
+
+def moved(snap: Snapshot, before: Passing, steps: int = 1) -> list[dict[str, Any]]:
+    """One row a layer: how far its output for the inputs of `before` has moved since, for each of `steps`.
+
+        move = rms(f_now(x) − f_then(x)) / steps     size = rms(f_then(x))     gain = size / rms(x)     relative = move / size
+
+    so that what earlier layers changed is left out. Of the last layer, relative counts a size below 1 as 1: a readout may start at 0.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
+    >>> snap = Snapshot(net, lambda m, x: m(x).sum(), torch.eye(2))
+    >>> then = passing(snap)
+    >>> with torch.no_grad(): _ = net[0].weight.mul_(1.5)
+    >>> [round(r["relative"], 3) for r in moved(snap, then)]
+    [0.5, 0.0]
+    """
+    known, table = dict(snap.model.named_modules()), list[dict[str, Any]]()
+    with snap.quiet(), torch.no_grad():
+        for path, (given, was) in before.items():
+            move, size = _rms(known[path](*given) - was) / steps, _rms(was)
+            entered = _rms(given[0]) if given[0].is_floating_point() else 1.0
+            table.append({"layer": path, "move": move, "size": size, "gain": size / max(entered, 1e-30)})
+    for row in table:
+        row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] else 1e-30)
+    return table
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.double().square().mean().sqrt())
