@@ -138,6 +138,7 @@ OBSERVABLES: dict[str, Look] = {
     "waic": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "weight_norms": Look(fits, takes_noise=False),
+    "kernel_alignment": Look(lambda seed: fits(seed, 48)),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
     "interaction_energy": Look(
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
