@@ -138,6 +138,8 @@ OBSERVABLES: dict[str, Look] = {
     "waic": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "weight_norms": Look(fits, takes_noise=False),
+    "kernel_alignment": Look(lambda seed: fits(seed, 48)),
+    "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
     "interaction_energy": Look(
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
     ),
@@ -265,6 +267,28 @@ LAWS: dict[str, Said] = {
         {"lr": 0.3, "kernel": 10.0},
         [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],
         Reading(10.0, 0.1),  # gradient flow leaves the kernel where it was
+    ),
+    "wide_kernel": Said(
+        {"inputs": [[1.0, 0.0], [0.5, 0.5]], "depth": 1, "width": 100, "nets": 4},
+        [{"inputs": [[1.0]], "depth": 1, "width": 1, "nets": 1}, {"inputs": [1.0], "depth": 1, "width": 10, "nets": 1},
+         {"inputs": [[1.0]], "depth": 1, "width": 10, "nets": 1, "activation": "tanh"}],
+        Reading(0.4, 1e-5),
+    ),
+    "kernel_spread": Said({"widths": [64, 256]}, [{"widths": [64]}, {"widths": [0, 64]}], Reading(-1.0, 0.05)),  # the order of the bias
+    "order_chaos": Said(
+        {"activation": "tanh", "weight": 1.5, "bias": 0.1, "layers": 4, "of": "correlation"},
+        [{"activation": "gelu", "weight": 1.5, "bias": 0.1, "layers": 4}, {"activation": "relu", "weight": 3.0, "bias": 0.1, "layers": 4},
+         {"activation": "tanh", "weight": 0.5, "bias": 0.0, "layers": 4}],
+        Reading(np.full(4, 0.5), np.full(4, 0.01)),  # it stays what it was
+    ),
+    "lazy_scale": Said(
+        {"alphas": [10, 100]}, [{"alphas": [10]}, {"alphas": [1, 10]}, {"alphas": [10, 100], "of": "loss"}], Reading(0.0, 0.01)
+    ),
+    "linearised_training": Said(
+        {"kernel": [[2.0]], "targets": [1.0], "lr": 0.25, "steps": [0, 1, 2]},
+        [{"kernel": [[2.0]], "targets": [1.0], "lr": 1.0, "steps": [1]}, {"kernel": [[-2.0]], "targets": [1.0], "lr": 0.1, "steps": [1]},
+         {"kernel": [[2.0]], "targets": [1.0, 2.0], "lr": 0.1, "steps": [1]}],
+        Reading(np.array([[0.0], [0.9], [1.0]]), np.zeros((3, 1))),
     ),
     "central_flow": Said(
         {"lr": 0.5, "losses": [0.1, 0.05], "variances": [0.0, 0.01]},
