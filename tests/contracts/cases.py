@@ -323,7 +323,9 @@ LAWS: dict[str, Said] = {
          {"sizes": [1e9], "examples": [1e9, 1e10], "floor": 1, "a": 1, "b": 1, "alpha": 0.3, "beta": 0.3}],
         Reading(np.array([4.0]), np.array([0.01])),
     ),
-    "compute_optimal": Said({"alpha": 0.34, "beta": 0.28}, [{"alpha": 0, "beta": 1}, {"alpha": 1, "beta": 1, "tol": 0}], Reading(0.73, 0.01)),
+    "compute_optimal": Said(
+        {"alpha": 0.34, "beta": 0.28}, [{"alpha": 0, "beta": 1}, {"alpha": 1, "beta": 1, "tol": 0}], Reading(0.73, 0.01)
+    ),
     "quanta": Said(
         {"alpha": 0.4}, [{"alpha": 0}, {"alpha": 0.4, "of": "rank"}, {"alpha": 0.4, "tol": 0.0}], Reading(0.0, 0.05)
     ),
