@@ -96,6 +96,16 @@ OBSERVABLES: dict[str, Look] = {
     "prefix_matching_score": Look(reads, seeded=True),
     "sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
     "preconditioned_sharpness": Look(lambda seed: fits(0), {"preconditioner": ONES}, seeded=True, takes_noise=False),
+    "spectral_density": Look(
+        lambda seed: fits(0),
+        {"probes": 6, "steps": 20, "span": (-1.0, 4.0), "width": 0.1, "points": 60},
+        seeded=True,
+        takes_noise=False,
+    ),
+    "hessian_trace": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False),
+    "hessian_diagonal": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False, share=0.98),
+    "block_sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
+    "gradient_covariance": Look(fits, {"chunks": 64, "k": 2}, seeded=True),
     "gradient_noise": Look(fits, {"chunks": 32}, seeded=True),
     "llc": Look(lambda seed: valley(), {"budget": 300, "batch": 32, "chains": 8}, seeded=True, takes_noise=False),
     "refined_llc": Look(
