@@ -271,6 +271,24 @@ LAWS: dict[str, Said] = {
         Reading(np.array([0.0, 0.0]), np.zeros(2)),
     ),
     "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
+    "diagonal_net_bias": Said(
+        {"x": [[1.0, 2.0]], "y": [1.0], "alpha": 1e-3},
+        [{"x": [[1.0, 2.0]], "y": [1.0], "alpha": 0.0}, {"x": [[1.0, 2.0], [2.0, 4.0]], "y": [1.0, 2.0], "alpha": 0.1},
+         {"x": [[1.0]], "y": [1.0], "alpha": 0.1}, {"x": [[1.0, 2.0]], "y": [1.0, 2.0], "alpha": 0.1}],
+        Reading(np.array([0.2, 0.4]), np.full(2, 1e-4)),  # least |β|₂
+    ),
+    "alternating_gradient_flow": Said(
+        {"x": [[2.0, 0.0], [0.0, 1.0]], "y": [2.0, 1.0], "alpha": 1e-8},
+        [{"x": [[1.0]], "y": [1.0], "alpha": 0.1}, {"x": [[1.0]], "y": [1.0], "alpha": 1e-8, "of": "time"},
+         {"x": [[1.0]], "y": [0.0], "alpha": 1e-8}, {"x": [[1.0]], "y": [1.0], "alpha": 1e-8, "until": 0.1}],
+        Reading(np.array([3.0, 6.0]), np.full(2, 0.01)),
+    ),
+    "max_margin": Said(
+        {"x": [[2.0, 1.0], [2.0, -1.0]], "y": [1, 1]},
+        [{"x": [[1.0], [1.0]], "y": [1, -1]}, {"x": [[1.0]], "y": [0]}, {"x": [[1.0]], "y": [1], "of": "margin"},
+         {"x": [[1.0]], "y": [1], "rtol": 0.0}],
+        Reading(np.array([0.0, 0.0]), np.full(2, 0.01)),
+    ),
     "catapult": Said(
         {"lr": 0.3, "kernel": 10.0},
         [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],
