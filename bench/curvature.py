@@ -6,7 +6,7 @@
 
 One torch thread, CPU seconds (`time.process_time`), all in one process on the same checkpoint, 20 steps into a run of
 bench/sharpness.py's networks. All densities are of the same Gaussians on the same grid, so what differs is nodes, weights
-and time; the peers' own search for the bounds of the spectrum is left out (in their favour). The reference is 24 chains of
+and time; the peers' own search for the bounds of the spectrum is left out (in their favour). The reference is 16 chains of
 80 steps by Strobe. Errors: `whole` is ∫|ρ − ref| over all λ, `outliers` the same above 5% of λ₁, relative to the mass there.
 Errors of a mean over R repeats fall as 1/√R: "at equal error" is CPU time for the peer's repeats that would meet our error.
 Top 5 eigenvalues: bench/sharpness.py.
@@ -75,7 +75,7 @@ class Smooth:
     """Densities on one grid with one width, and their distances from the reference."""
 
     def __init__(self, snap: Snapshot) -> None:
-        ref = quadrature_of(snap, "hessian", None, None, None, 24, 80, 991)
+        ref = quadrature_of(snap, "hessian", None, None, None, 16, 80, 991)
         low, high = ref.range()
         self.width = 0.01 * (high - low)
         self.grid = np.linspace(low - 4 * self.width, high + 4 * self.width, POINTS)
@@ -137,16 +137,16 @@ def traces(name: str, seeds: int) -> None:
     rows: dict[str, list[tuple[float, float]]] = {}
     for seed in range(seeds):
         snap = next(training(name, seed, 1, 20))
-        ref = hessian_trace(snap, sketch=60, probes=300, seed=99)
+        ref = hessian_trace(snap, sketch=40, probes=150, seed=99)
         print(f"  {name} seed {seed}: trace {ref}", flush=True)
-        for draw in range(4):
+        for draw in range(6):
             seconds, got = timed(partial(hessian_trace, snap, sketch=10, probes=10, seed=draw))
             rows.setdefault("strobe, 30 products", []).append((seconds, abs(got.value / ref.value - 1)))
 
             seconds, value = timed(partial(trace_by_curvlinops, snap, draw))
             rows.setdefault("curvlinops hutchpp, 30", []).append((seconds, abs(value / ref.value - 1)))
     base = np.mean([r[0] for r in rows["curvlinops hutchpp, 30"]])
-    print(f"\n{name}: trace by Hutch++, {seeds} seeds x 4 draws")
+    print(f"\n{name}: trace by Hutch++, {seeds} seeds x 6 draws")
     for label, got in rows.items():
         s, e = np.mean([r[0] for r in got]), np.sqrt(np.mean(np.square([r[1] for r in got])))
         print(f"  {label:24s} {s:7.2f} {s / base:7.2f}   r.m.s. relative error {e:.1e}", flush=True)

@@ -122,8 +122,9 @@ def _chain(
     B = torch.cat([kept, torch.empty(steps, len(start), dtype=start.dtype, device=start.device)])
     q, alpha, beta, scale = start, [], [], 0.0
     for j in range(steps):
-        for _ in range(2):  # twice is enough (Parlett, Kahan)
-            q = q - B[: k + j].T @ (B[: k + j] @ q)
+        if j:  # most of it by the three terms, so that one pass over the basis does the rest
+            q = q - alpha[-1] * B[k + j - 1] - (beta[-1] * B[k + j - 2] if j > 1 else 0.0)
+        q = _out_of(B[: k + j], q)
         size = float(q.norm())
         if j:
             beta.append(size)
@@ -138,6 +139,17 @@ def _chain(
         scale = max(scale, float(w.norm()))
         q = w
     else:
-        q = q - B[k : k + steps].T @ (B[k : k + steps] @ q)
-        beta.append(float(q.norm()))
+        beta.append(float(_out_of(B, q).norm()))
     return B[k : k + len(alpha)], np.array(alpha), np.array(beta)
+
+
+def _out_of(B: Tensor, q: Tensor) -> Tensor:
+    """q without what lies in the rows of B; once more where digits cancelled (Parlett, Kahan)."""
+    after = float(q.norm())
+    for _ in range(3 if len(B) else 0):
+        before = after
+        q = q - B.T @ (B @ q)
+        after = float(q.norm())
+        if not 0 < after <= 0.7 * before:
+            break
+    return q

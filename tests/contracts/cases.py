@@ -221,6 +221,12 @@ LAWS: dict[str, Said] = {
          {"singular_values": [2.0], "start": 0.1, "lr": 5.0, "steps": [0]}],
         Reading(np.array([[0.01, 0.01], [2.0, 1.0], [2.0, 1.0]]), np.zeros((3, 2))),
     ),
+    "mode_half_times": Said(
+        {"singular_values": [2.0, 1.0], "starts": [0.01, 0.02], "lr": 0.01},
+        [{"singular_values": [2.0], "starts": [0.01, 0.02], "lr": 0.01}, {"singular_values": [2.0], "starts": [0.2], "lr": 0.01},
+         {"singular_values": [2.0], "starts": [0.01], "lr": 0.5}, {"singular_values": [2.0], "starts": [0.0], "lr": 0.1}],
+        Reading(np.array([100.0, 250.0]), np.full(2, 0.5)),
+    ),
     "superposition_loss": Said(
         {"corners": 5}, [{"corners": 1}, {"corners": 7}, {"corners": 5, "plus": 2}, {"corners": 5, "rtol": 0.0}], Reading(0.0309, 1e-4)
     ),
