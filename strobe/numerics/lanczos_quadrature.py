@@ -120,7 +120,9 @@ def _chain(
     """(vectors (m, dim), alpha (m,), beta (m,)) of a chain orthogonal to the rows of `kept`; shorter where it closes."""
     k = len(kept)
     B = torch.cat([kept, torch.empty(steps, len(start), dtype=start.dtype, device=start.device)])
-    q, alpha, beta, scale = start, [], [], 0.0
+    q, scale = start, 0.0
+    alpha: list[float] = []
+    beta: list[float] = []
     for j in range(steps):
         if j:  # most of it by the three terms, so that one pass over the basis does the rest
             q = q - alpha[-1] * B[k + j - 1] - (beta[-1] * B[k + j - 2] if j > 1 else 0.0)
