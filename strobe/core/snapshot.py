@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +49,10 @@ class Snapshot:
             return jvp(grad(self.loss_at), (self.params(),), (v,))[1]
 
     @contextmanager
-    def hvp_operator(self) -> "Iterator[HessianOperator]":
+    def hvp_operator(self, names: Collection[str] | None = None) -> "Iterator[HessianOperator]":
         """v -> H v on flat vectors, in the order of `params()`: the fast one, for many products at one point.
+
+        `names`: only these parameters vary, the block of H that they own; by default all.
 
         One forward and one differentiable backward are kept; each product is a single backward through them, about
         two gradients. The graph is freed on exit, after which the operator raises `StrobeError`. Raises
@@ -61,18 +63,19 @@ class Snapshot:
         ...     hvp(torch.tensor([1.0, 3.0])).tolist()
         [2.0, 6.0]
         """
-        leaves = {k: p.requires_grad_() for k, p in self.params().items()}  # detached: the model's hooks do not fire
-        if not leaves:
+        leaves = self.params()  # detached: the model's hooks do not fire
+        free = {k: p.requires_grad_() for k, p in leaves.items() if names is None or k in names}
+        if not free:
             raise BadOption(f"{type(self.model).__name__} has no parameter with requires_grad: there is no Hessian")
         keep_heap()
         with self.quiet(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             loss = self.loss_at(leaves)
             if not loss.requires_grad:
                 raise BadOption("the loss does not depend on the trainable parameters through autograd")
-            points = list(leaves.values())
+            points = list(free.values())
             grads = torch.autograd.grad(loss, points, create_graph=True, allow_unused=True, materialize_grads=True)
             operator = HessianOperator(points, grads)
-            del loss, grads, points, leaves
+            del loss, grads, points, leaves, free
             try:
                 yield operator
             finally:

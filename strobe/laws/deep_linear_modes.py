@@ -68,6 +68,42 @@ def deep_linear_modes(
     )  # fmt: skip
 
 
+@law(predicts="steps at which modes are half learned", ref="arXiv:1312.6120", free_parameters=0)
+def mode_half_times(
+    *, singular_values: Sequence[float], starts: Sequence[float], lr: float, rtol: float = 0.02
+) -> Prediction:
+    """The step at which each mode of a two-layer linear network reaches half its strength, also from a random small start.
+
+        t½ = ln(s / u₀ − 1) / (2 s lr)        u₀ = ‖(W₁ v + W₂ᵀ u) / 2‖²  at the start, v and u the mode's singular vectors
+
+    for L = ½‖M − W₂W₁‖²_F on whitened inputs. Only the growing half of a mode, (W₁ v + W₂ᵀ u) / 2, survives: the other half decays.
+    Args: singular_values s; starts u₀ of each, from the weights before training; lr; rtol relative to each time.
+    Regime (`when`): u₀ at most s / 20 for every mode, lr · 2s ≪ 1, plain descent; hidden width at least 8 times the number of modes.
+    Where it fails: large starts; narrow layers, whose modes share hidden directions. Rival: u₀ = the variance of the start.
+    Raises `BadOption` for u₀ above s / 20 or lr · 2s >= 2. Ref: Saxe and others, arXiv:1312.6120, equation 9 (balanced starts); the
+    random start's u₀ is ours, from the linear flow at small weights.
+
+    >>> mode_half_times(singular_values=[2.0], starts=[0.02], lr=0.01).value.round(1).tolist()          # ln 99 / 0.04
+    [114.9]
+    """
+    s, u = np.asarray(singular_values, float), np.asarray(starts, float)
+    if s.ndim != 1 or not len(s) or s.shape != u.shape or not (s > 0).all() or not (u > 0).all():
+        raise BadOption(
+            f"needs positive singular values and one positive start for each, got {singular_values} and {starts}"
+        )
+    if not (u <= s / 20).all():
+        raise BadOption(f"starts are small, at most s / 20, got {u.tolist()} for s = {s.tolist()}")
+    if not (lr > 0 and rtol > 0 and lr * 2 * s.max() < 2):
+        raise BadOption(f"needs lr > 0 with lr · 2s < 2 and rtol > 0, got lr = {lr}, rtol = {rtol}")
+    value = np.log(s / u - 1) / (2 * s * lr)
+    return Prediction(
+        "steps at which modes are half learned", value, rtol * value,
+        "small start, width >= 8 x modes, plain full-batch descent on ½‖M − W₂W₁‖²",
+        law="strobe.laws.deep_linear_modes:mode_half_times", ref="arXiv:1312.6120",
+        knobs={"singular_values": s.tolist(), "starts": u.tolist(), "lr": lr, "rtol": rtol},
+    )  # fmt: skip
+
+
 def _two(s: np.ndarray, start: float, t: np.ndarray) -> np.ndarray:
     return s / (1 + (s / start - 1) * np.exp(-2 * s * t[:, None]))
 

@@ -41,14 +41,7 @@ def gradient_noise(snap: Snapshot, *, chunks: int = 32, split: Split | None = No
     >>> round(gradient_noise(snap, chunks=100).value, 4)  # tr Σ = 0.01, |G|² = 1
     0.0101
     """
-    data = snap.data
-    total = _examples(data) if split is None else len(data)
-    if not 4 <= chunks <= total:
-        raise BadOption(f"gradient_noise takes 4 <= chunks <= {total}, the number of examples; got {chunks}")
-    size = total // chunks
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[: chunks * size]
-    # all is computed from the n x n Gram matrix, so the n gradients meet once and in float64
-    inner = _gram(_gradients(snap, [(split or _take)(data, part) for part in order.split(size)]))
+    inner, size = split_gradients(snap, chunks, split, seed)
     trace, signal = _moments(inner, size)
     if not signal > 0:
         raise Diverged(
@@ -62,6 +55,18 @@ def gradient_noise(snap: Snapshot, *, chunks: int = 32, split: Split | None = No
     err = float(np.sqrt((chunks - 1) * np.mean((without - without.mean()) ** 2)))
     how = {"chunks": chunks, "chunk_size": size, "trace": trace, "signal": signal, "examples": chunks * size}
     return Reading(trace / signal, err, "examples", how)
+
+
+def split_gradients(snap: Snapshot, chunks: int, split: Split | None, seed: int) -> tuple[np.ndarray, int]:
+    """(the Gram matrix of the gradients of so many shuffled chunks, examples in each). Raises `BadOption`, `Diverged`."""
+    data = snap.data
+    total = _examples(data) if split is None else len(data)
+    if not 4 <= chunks <= total:
+        raise BadOption(f"the gradient is taken of 4 <= chunks <= {total}, the number of examples; got {chunks}")
+    size = total // chunks
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[: chunks * size]
+    # all is computed from the n x n Gram matrix, so the n gradients meet once and in float64
+    return _gram(_gradients(snap, [(split or _take)(data, part) for part in order.split(size)])), size
 
 
 def _gradients(snap: Snapshot, parts: Sequence[Any]) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """The largest eigenvalues of the loss Hessian, cold or tracked along a run."""
 
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from strobe.core.errors import BadOption, Diverged
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
 from strobe.numerics.eigen import Eigenpairs, top_eigenpairs
+from strobe.observables.curvature_operator import OutputLoss, Outputs, Part, curvature_operator, parameters_in
 
 GUARDS = (2, 8)  # vectors kept beyond k, at least and at most: what overtakes the k-th is mostly one of them
 CLOSE = 0.8  # vectors are kept of values above this part of the k-th: they may overtake it
@@ -27,6 +27,10 @@ def sharpness(
     missed: float = 1e-3,
     max_hvps: int | None = None,
     start: Tensor | None = None,
+    of: str = "hessian",
+    outputs: Outputs | None = None,
+    loss_of_outputs: OutputLoss | None = None,
+    part: Part = None,
     seed: int = 0,
 ) -> Reading:
     """The k largest (algebraic) eigenvalues λ₁ >= ... >= λ_k of the Hessian of the loss.
@@ -34,7 +38,9 @@ def sharpness(
         λᵢ(H)    H = ∂² loss / ∂θ²,  θ all trainable parameters,  by Rayleigh-Ritz on a Krylov space of H
 
     Args: k; tol, the error allowed on each eigenvalue relative to itself; missed, see Err; max_hvps, default
-    100 + 40 k; start, a (parameters, any) matrix of nearby eigenvectors (`SharpnessTracker` keeps them for you).
+    100 + 40 k; start, a (parameters, any) matrix of nearby eigenvectors (`SharpnessTracker` keeps them for you);
+    of, outputs, loss_of_outputs, part as for `curvature_operator`: of="gauss_newton" or "empirical_fisher" instead of the
+    Hessian, and of the block of one layer or piece ("blocks.0.*"; `block_sharpness` takes all).
     The value is a float for k = 1 and a descending array of k otherwise.
     Err: a bound, not a standard error: λᵢ lies in [value, value + bound], and err is the larger of that bound
     (`how["bounds"]`, rounding inside) and tol |λᵢ| / 4, for another seed may stop elsewhere below tol. With probability
@@ -52,7 +58,8 @@ def sharpness(
     >>> print(sharpness(snap))
     18 ± 0.0045 loss/θ²
     """
-    return _reading(_solve(snap, k, tol, missed, max_hvps, start, seed, 0, None), k, tol, "loss/θ²")
+    kind = {"of": of, "outputs": outputs, "loss_of_outputs": loss_of_outputs, "part": part}
+    return _reading(_solve(snap, kind, k, tol, missed, max_hvps, start, seed, 0, None), k, tol, "loss/θ²")
 
 
 @observable(symbol="λ₁(P⁻¹H)", of="snapshot", cost="15 to 50 Hessian-vector products", ref="arXiv:2207.14484")
@@ -92,7 +99,7 @@ def preconditioned_sharpness(
         if not bool((given > 0).all()):
             raise BadOption(f"the preconditioner of {name} is not positive everywhere; for Adam add eps, after a step")
     scale = torch.cat([preconditioner[name].detach().to(p).reshape(-1) for name, p in params.items()]).rsqrt()
-    return _reading(_solve(snap, k, tol, missed, max_hvps, start, seed, 0, scale), k, tol, "1/lr")
+    return _reading(_solve(snap, {}, k, tol, missed, max_hvps, start, seed, 0, scale), k, tol, "1/lr")
 
 
 class SharpnessTracker:
@@ -129,9 +136,14 @@ class SharpnessTracker:
         tol: float = 1e-3,
         missed: float = 1e-3,
         max_hvps: int | None = None,
+        of: str = "hessian",
+        outputs: Outputs | None = None,
+        loss_of_outputs: OutputLoss | None = None,
+        part: Part = None,
         seed: int = 0,
     ) -> Reading:
-        dim = sum(p.numel() for p in snap.params().values())
+        kind = {"of": of, "outputs": outputs, "loss_of_outputs": loss_of_outputs, "part": part}
+        dim = parameters_in(snap, part)
         self.since += 1
         known = self.basis if self.basis is not None and len(self.basis) == dim else None
         width = 0 if known is None else known.shape[1]
@@ -140,11 +152,11 @@ class SharpnessTracker:
         spent = 0
         if turning:  # among many copies of one value a probe finds the next for long: there give up, and begin anew
             most, patience = (width + TURNS, None) if crowded else (max_hvps, width + TURNS)
-            got = _solve(snap, k, tol / 2, missed, most, known, seed, GUARDS[1], None, self.trust, patience)
+            got = _solve(snap, kind, k, tol / 2, missed, most, known, seed, GUARDS[1], None, self.trust, patience)
             if crowded and not bool(got.converged.all()):
                 spent, got, turning = got.matvecs, None, False
         if got is None:
-            got = _solve(snap, k, tol, missed, max_hvps, None, seed, GUARDS[1], None)
+            got = _solve(snap, kind, k, tol, missed, max_hvps, None, seed, GUARDS[1], None)
         rest = got.ritz / max(abs(float(got.values[0])), 1e-300)
         if got.missed < 1 or not turning:
             near = int((got.ritz[k:] > CLOSE * got.ritz[k - 1]).sum())
@@ -160,6 +172,7 @@ class SharpnessTracker:
 
 def _solve(
     snap: Snapshot,
+    kind: dict[str, Any],
     k: int,
     tol: float,
     missed: float,
@@ -171,17 +184,16 @@ def _solve(
     trust: float | None = None,
     patience: int | None = None,
 ) -> Eigenpairs:
-    params = list(snap.params().values())
-    dim = sum(p.numel() for p in params)
-    if dim and not 1 <= k <= dim:
-        raise BadOption(f"sharpness takes 1 <= k <= {dim}, the number of parameters; got k = {k}")
     if not (tol > 0 and 0 < missed < 1):
         raise BadOption(f"sharpness needs tol > 0 and 0 < missed < 1, got {tol} and {missed}")
-    if start is not None and (start.ndim != 2 or len(start) != dim):
-        raise BadOption(f"start is a ({dim}, s) matrix of vectors, got shape {tuple(start.shape)}")
-    with snap.hvp_operator() as hvp, torch.no_grad():
-        product = hvp if scale is None else lambda v: scale * hvp(scale * v)
-        toward = hvp.gradient() if scale is None else scale * hvp.gradient()  # saves about 2 products in 30
+    with curvature_operator(snap, **kind) as a, torch.no_grad():
+        dim, slope = a.dim, a.gradient
+        if not 1 <= k <= dim:
+            raise BadOption(f"sharpness takes 1 <= k <= {dim}, the number of parameters; got k = {k}")
+        if start is not None and (start.ndim != 2 or len(start) != dim):
+            raise BadOption(f"start is a ({dim}, s) matrix of vectors, got shape {tuple(start.shape)}")
+        product = a.product if scale is None else lambda v: scale * a(scale * v)
+        toward = slope if scale is None or slope is None else scale * slope  # saves about 2 products in 30
         try:
             return top_eigenpairs(
                 product,
@@ -196,8 +208,8 @@ def _solve(
                 max_matvecs=most,
                 guard=guard,
                 generator=torch.Generator().manual_seed(seed + 1_000_003 * snap.step),
-                device=params[0].device,
-                dtype=reduce(torch.promote_types, [p.dtype for p in params]),
+                device=a.device,
+                dtype=a.dtype,
             )
         except FloatingPointError as e:
             raise Diverged(

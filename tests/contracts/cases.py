@@ -59,6 +59,19 @@ def fits(seed: int, n: int = 256) -> Snapshot:
     return Snapshot(small(), lambda m, d: (m(d[0]).squeeze(-1) - d[1]).square().mean(), (x, x.sin().sum(1) + 0.3))
 
 
+@cache
+def classifier() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(4, 10), nn.Tanh(), nn.Linear(10, 3))
+
+
+def classifies(seed: int) -> Snapshot:
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(240) % 3
+    x = torch.randn(240, 4, generator=g) + 2 * torch.eye(4)[y]
+    return Snapshot(classifier(), lambda m, d: nn.functional.cross_entropy(m(d[0]), d[1]), (x, y))
+
+
 def linear(seed: int) -> Snapshot:
     world = deep_linear(dim=4, width=5, singular_values=(2.0, 1.0), start=0.3)
     return Snapshot(world.build(0), world.loss, world.probe(seed))
@@ -96,6 +109,17 @@ OBSERVABLES: dict[str, Look] = {
     "prefix_matching_score": Look(reads, seeded=True),
     "sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
     "preconditioned_sharpness": Look(lambda seed: fits(0), {"preconditioner": ONES}, seeded=True, takes_noise=False),
+    "spectral_density": Look(
+        lambda seed: fits(0),
+        {"probes": 6, "steps": 20, "span": (-1.0, 4.0), "width": 0.1, "points": 60},
+        seeded=True,
+        takes_noise=False,
+    ),
+    "hessian_trace": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False),
+    "hessian_diagonal": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False, share=0.98),
+    "block_sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
+    "neural_collapse": Look(classifies, {"classifier": "2"}),
+    "gradient_covariance": Look(fits, {"chunks": 64, "k": 2}, seeded=True),
     "gradient_noise": Look(fits, {"chunks": 32}, seeded=True),
     "llc": Look(lambda seed: valley(), {"budget": 300, "batch": 32, "chains": 8}, seeded=True, takes_noise=False),
     "refined_llc": Look(
@@ -213,6 +237,12 @@ LAWS: dict[str, Said] = {
          {"singular_values": [2.0], "start": 0.1, "lr": 5.0, "steps": [0]}],
         Reading(np.array([[0.01, 0.01], [2.0, 1.0], [2.0, 1.0]]), np.zeros((3, 2))),
     ),
+    "mode_half_times": Said(
+        {"singular_values": [2.0, 1.0], "starts": [0.01, 0.02], "lr": 0.01},
+        [{"singular_values": [2.0], "starts": [0.01, 0.02], "lr": 0.01}, {"singular_values": [2.0], "starts": [0.2], "lr": 0.01},
+         {"singular_values": [2.0], "starts": [0.01], "lr": 0.5}, {"singular_values": [2.0], "starts": [0.0], "lr": 0.1}],
+        Reading(np.array([100.0, 250.0]), np.full(2, 0.5)),
+    ),
     "superposition_loss": Said(
         {"corners": 5}, [{"corners": 1}, {"corners": 7}, {"corners": 5, "plus": 2}, {"corners": 5, "rtol": 0.0}], Reading(0.0309, 1e-4)
     ),
@@ -263,6 +293,30 @@ LAWS: dict[str, Said] = {
         Reading(np.array([0.0, 0.0]), np.zeros(2)),
     ),
     "charge_drift_order": Said({"rates": [0.1, 0.05]}, [{"rates": [0.1]}, {"rates": [0.1, -0.1]}], Reading(2.0, 0.1)),
+    "diagonal_net_bias": Said(
+        {"x": [[1.0, 2.0]], "y": [1.0], "alpha": 1e-3},
+        [{"x": [[1.0, 2.0]], "y": [1.0], "alpha": 0.0}, {"x": [[1.0, 2.0], [2.0, 4.0]], "y": [1.0, 2.0], "alpha": 0.1},
+         {"x": [[1.0]], "y": [1.0], "alpha": 0.1}, {"x": [[1.0, 2.0]], "y": [1.0, 2.0], "alpha": 0.1}],
+        Reading(np.array([0.2, 0.4]), np.full(2, 1e-4)),  # least |β|₂
+    ),
+    "alternating_gradient_flow": Said(
+        {"x": [[2.0, 0.0], [0.0, 1.0]], "y": [2.0, 1.0], "alpha": 1e-8},
+        [{"x": [[1.0]], "y": [1.0], "alpha": 0.1}, {"x": [[1.0]], "y": [1.0], "alpha": 1e-8, "of": "time"},
+         {"x": [[1.0]], "y": [0.0], "alpha": 1e-8}, {"x": [[1.0]], "y": [1.0], "alpha": 1e-8, "until": 0.1}],
+        Reading(np.array([3.0, 6.0]), np.full(2, 0.01)),
+    ),
+    "max_margin": Said(
+        {"x": [[2.0, 1.0], [2.0, -1.0]], "y": [1, 1]},
+        [{"x": [[1.0], [1.0]], "y": [1, -1]}, {"x": [[1.0]], "y": [0]}, {"x": [[1.0]], "y": [1], "of": "margin"},
+         {"x": [[1.0]], "y": [1], "rtol": 0.0}],
+        Reading(np.array([0.0, 0.0]), np.full(2, 0.01)),
+    ),
+    "feature_collapse": Said(
+        {"classes": 4, "weight_decay": 5e-3},
+        [{"classes": 1, "weight_decay": 0.1}, {"classes": 4, "weight_decay": 0.0}, {"classes": 4, "weight_decay": 0.1, "width": 2},
+         {"classes": 4, "weight_decay": 0.3, "of": "cosine"}, {"classes": 4, "weight_decay": 0.1, "of": "angle"}],
+        Reading(0.12, 1e-4),
+    ),
     "catapult": Said(
         {"lr": 0.3, "kernel": 10.0},
         [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],

@@ -8,7 +8,7 @@ from strobe.core.errors import BadOption
 from strobe.core.prediction import judge
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
-from strobe.laws.deep_linear_modes import deep_linear_modes
+from strobe.laws.deep_linear_modes import deep_linear_modes, mode_half_times
 from strobe.observables.mode_strengths import mode_strengths
 from strobe.systems.deep_linear import deep_linear
 
@@ -74,3 +74,23 @@ def _verdict(*, depth: int, start: float, lr: float = 2e-3, **knobs: object) -> 
         opt.step()
     assert torch.isfinite(next(model.parameters())).all()
     return judge(said, Reading(np.stack([r.value for r in seen]), np.stack([r.err for r in seen]))).word
+
+
+def test_half_times_of_random_starts_need_the_growing_half_and_room() -> None:
+    """A scalar network by hand: W₁ = a, W₂ = b; (a + b)/2 grows and (a − b)/2 decays. Narrow layers break it."""
+    from strobe.studies.deep_linear import _half_times
+
+    a, b, s = 3e-3, -1e-3, np.array([2.0])
+    u0 = ((a + b) / 2) ** 2
+    one = torch.ones(1, 1, dtype=torch.float64)
+    got = _half_times(a * one[None], b * one[None], one, one, s, 1e-3, 10_000)
+    said = mode_half_times(singular_values=s, starts=[u0], lr=1e-3)
+    assert abs(got[0, 0] - said.value[0]) < 0.1 * said.tol[0]
+    wrong = mode_half_times(singular_values=s, starts=[a * a], lr=1e-3)
+    assert abs(got[0, 0] - wrong.value[0]) > wrong.tol[0]
+
+
+def test_half_times_of_equal_starts_are_those_of_the_curve() -> None:
+    said = mode_half_times(singular_values=[2.0, 1.0], starts=[1e-3, 1e-3], lr=1e-3).value
+    curve = deep_linear_modes(singular_values=[2.0, 1.0], start=1e-3, lr=1e-3, steps=said.round().astype(int))
+    assert np.allclose(np.diagonal(curve.value), [1.0, 0.5], rtol=2e-3)
