@@ -427,6 +427,41 @@ def advise(run: RunPath, threads: Threads = 1, as_json: Json = False) -> None:
     show(as_json, [asdict(f) for f in found], lambda: _print_advice(opened, found))
 
 
+@app.command("verify-laws", rich_help_panel=LOOK)
+def verify_laws(
+    out: Annotated[Path | None, typer.Option(help="Keep the runs here; otherwise they are not kept.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the fast laws on this machine, in about a minute: each must hold, and each null must fail."""
+    import tempfile
+
+    import torch
+
+    from strobe.app.progress import Bars
+    from strobe.core.catalogue import load
+
+    torch.set_num_threads(1)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as spare, Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        study = load("strobe.studies.learning_mechanics:learning_mechanics")
+        report = study(out or Path(spare), scale="tiny", progress=bars.step)
+    seconds = time.process_time() - began
+    odd = [*report.facts["unexpected"], *report.facts.get("not_computed", [])]
+    rows = report.tables["predictions"]
+    data = {"ok": not odd, "seconds": round(seconds, 1), "unexpected": odd, "predictions": rows}
+
+    def text() -> None:
+        table("", ["study", "prediction", "verdict"], [[r["study"], r["prediction"], r["verdict"]] for r in rows])()
+        said = "not as they must be:" if odd else "no law fails, and every null does."
+        print(f"\n{len(rows)} predictions, {seconds:.0f} CPU seconds: {said}")
+        for line in odd:
+            print(f"  {line}")
+
+    show(as_json, data, text)
+    if odd:
+        raise typer.Exit(1)
+
+
 HEADS = {"wrong": ("red", "Look at this first"), "obeyed": ("green", "Obeyed"), "note": ("cyan", "Worth knowing"),
          "outside": ("dim", "Laws that do not apply here")}  # fmt: skip
 

@@ -30,7 +30,7 @@ SCALES = {
 }
 TRAIN, MARKS = 1400, 5  # examples trained on; points of a loss curve
 SGD, ADAM = (8, 0.05), (2, 1e-4)  # the small batch and its rate
-GOAL, RATES, SIZES = 0.1, (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (8, 32, 128)  # a loss, rates tried, batches
+GOAL, RATES, SIZES = 0.1, (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4), (8, 32, 128)  # a loss, rates tried, batches
 EARLY = 24  # the step of the recorded run at which two batch sizes are held against all single gradients
 ENOUGH = 20  # examples of a small batch that the two-batch estimator takes, of ten times as many
 

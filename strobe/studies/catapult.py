@@ -15,7 +15,7 @@ from strobe.laws.catapult import catapult as law
 from strobe.studies.docket import Docket, Progress, sized
 
 QUESTION = "Is a wide linear network that starts above the edge thrown to a flatter place, and lost from four times on?"
-SCALES = {"tiny": (400, 16), "small": (1000, 64), "full": (4000, 256)}  # width, starts
+SCALES = {"tiny": (400, 64), "small": (1000, 64), "full": (4000, 256)}  # width, starts
 RATES = (1.0, 2.2, 2.8, 3.5, 3.9, 4.2)  # lr λ₀
 STEPS, TARGET = 3000, 1.0
 ACTIVATIONS = {"linear": lambda x: x, "relu": torch.relu}

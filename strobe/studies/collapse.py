@@ -149,7 +149,7 @@ def _digits(epochs: int, seed: int) -> list[dict[str, Any]]:
         for epoch in range(epochs + 1):
             if epoch in AT or epoch == epochs:
                 got = neural_collapse(Snapshot(net, _loss, data, epoch), classifier="4")
-                row = {"epoch": epoch, "loss": float(_loss(net, data))}
+                row = {"epoch": epoch, "loss": float(_loss(net, data).detach())}
                 rows.append(
                     row | dict(zip(LABELS, got.value.tolist(), strict=True)) | {"err of NC1": float(got.err[0])}
                 )
