@@ -161,6 +161,7 @@ OBSERVABLES: dict[str, Look] = {
     "wbic": Look(lambda seed: valley(), {"budget": 300, "batch": 32, "chains": 8}, seeded=True, takes_noise=False),
     "waic": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
+    "feature_ansatz": Look(fits, {"layers": ["0", "4"]}),
     "weight_norms": Look(fits, takes_noise=False),
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
@@ -383,6 +384,8 @@ LAWS: dict[str, Said] = {
     "quanta": Said(
         {"alpha": 0.4}, [{"alpha": 0}, {"alpha": 0.4, "of": "rank"}, {"alpha": 0.4, "tol": 0.0}], Reading(0.0, 0.05)
     ),
+    "neural_feature_ansatz": Said({"init": 0.1}, [{"init": 0.0}, {"init": 0.1, "least": 1.0}], Reading(0.76, 0.01)),  # the default start
+    "simplicity_bias": Said({"classes": 10}, [{"classes": 1}, {"classes": 3, "least": 0.5}], Reading(0.9, 0.05)),
 }  # fmt: skip
 
 EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of the site's last dimension
