@@ -345,6 +345,33 @@ LAWS: dict[str, Said] = {
          {"kernel": [[2.0]], "targets": [1.0, 2.0], "lr": 0.1, "steps": [1]}],
         Reading(np.array([[0.0], [0.9], [1.0]]), np.zeros((3, 1))),
     ),
+    "learning_curve": Said(
+        {"spectrum": [1.0] * 100, "coefficients": [0.1] * 100, "n": [10, 20], "ridge": 0.1},
+        [{"spectrum": [1.0], "coefficients": [0.1, 0.2], "n": [10], "ridge": 0.1},
+         {"spectrum": [1.0] * 100, "coefficients": [0.1] * 100, "n": [20], "ridge": 0.1, "population": 100},
+         {"spectrum": [1.0] * 100, "coefficients": [0.1] * 100, "n": [100], "ridge": 0.0}],
+        Reading(np.array([0.8, 0.6]), np.full(2, 0.01)),  # what is not learned, without the overfitting
+    ),
+    "leave_one_out": Said(
+        {"dual_squares": [0.25, 1.0], "inverse_diagonal": [0.5, 0.8]},
+        [{"dual_squares": [1.0], "inverse_diagonal": [1.0]}, {"dual_squares": [1.0, 1.0], "inverse_diagonal": [0.0, 1.0]}],
+        Reading(0.25, 0.01),  # the training error at a ridge of 0.6
+    ),
+    "kernel_alignment_risk": Said(
+        {"dual_squares": [0.25, 1.0], "inverse_diagonal": [0.5, 0.8]},
+        [{"dual_squares": [1.0], "inverse_diagonal": [1.0]}, {"dual_squares": [1.0, 1.0], "inverse_diagonal": [0.0, 1.0]}],
+        Reading(1.28, 0.01),  # leaving one out
+    ),
+    "hermite_curve": Said(
+        {"variances": [0.1] * 10, "width": 3.0, "target": {"0": 1.0}, "n": [100], "ridge": 1e-3, "noise": 0.1},
+        [{"variances": [], "width": 3.0, "target": {"0": 1.0}, "n": [100], "ridge": 1e-3},
+         {"variances": [0.1] * 10, "width": 3.0, "target": {"77": 1.0}, "n": [100], "ridge": 1e-3}],
+        Reading(np.array([1.1]), np.array([0.01])),  # nothing learned
+    ),
+    "source_capacity": Said(
+        {"source": 2.0, "capacity": 1.5}, [{"source": 1.0, "capacity": 1.5}, {"source": 2.0, "capacity": 1.5, "of": "width"}],
+        Reading(-3.0, 0.02),  # of the spectrum alone
+    ),
     "central_flow": Said(
         {"lr": 0.5, "losses": [0.1, 0.05], "variances": [0.0, 0.01]},
         [{"lr": 0.0, "losses": [0.1], "variances": [0.0]}, {"lr": 0.5, "losses": [0.1], "variances": [-1.0]},
