@@ -359,6 +359,16 @@ LAWS: dict[str, Said] = {
         [{"classes": 10, "widths": [16]}, {"classes": 1, "widths": [64]}, {"classes": 10, "widths": [64], "slack": 9}],
         Reading(np.array([0.0]), np.zeros(1)),
     ),
+    "quadratic_addition": Said(
+        {"p": 31, "widths": [31, 62]}, [{"p": 33, "widths": [62]}, {"p": 31, "widths": [5]}, {"p": 31, "widths": []}],
+        Reading(np.array([0.9, 1.0]), np.full(2, 0.01)),
+    ),
+    "word_embedding_modes": Said(
+        {"eigenvalues": [2.0, 1.0], "starts": [0.01, 0.02], "lr": 0.01},
+        [{"eigenvalues": [1.0, 2.0], "of": "share"}, {"eigenvalues": [2.0], "starts": [0.5], "lr": 0.01}, {"eigenvalues": [2.0]},
+         {"eigenvalues": [2.0], "starts": [0.01], "lr": 0.1}, {"eigenvalues": [2.0], "of": "span"}],
+        Reading(np.array([100.0, 250.0]), np.full(2, 0.5)),
+    ),
     "catapult": Said(
         {"lr": 0.3, "kernel": 10.0},
         [{"lr": 0.0, "kernel": 1.0}, {"lr": 1.0, "kernel": 1.0}, {"lr": 4.0, "kernel": 1.0, "of": "converged"}],
