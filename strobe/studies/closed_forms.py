@@ -145,8 +145,9 @@ def _words(docket: Docket, words: int, size: int, modes: int, steps: int, seed: 
     docket.judge("same", times, applies=met, why="" if met else "a mode was not half learned")
     docket.judge("share", Reading(overlap(w.T @ w, m, shared), 0.0, "share"))
     curve = train_word2vec(P, min(size, 32), steps, seed)
+    often = m * (P + np.outer(P.sum(1), P.sum(1)))  # which the loss weighs as it does
     rows = [{"steps": t, "with M*": overlap(s, m, shared), "with mutual information": overlap(s, ppmi, shared),
-             "with M* weighted by frequency": overlap(s, m * (P + np.outer(P.sum(1), P.sum(1))), shared)} for t, s in curve.items()]  # fmt: skip
+             "with M* weighted by frequency": overlap(s, often, shared)} for t, s in curve.items()]  # fmt: skip
     docket.judge("word2vec", Reading(rows[-1]["with M*"], 0.0, "share", {"steps": steps}))
     docket.judge("mutual", Reading(rows[-1]["with mutual information"], 0.0, "share", {"steps": steps}))
     first = [{"mode": i, "λ": float(values[i]), "law": float(said.value[i]), "half learned at": float(half[i]),

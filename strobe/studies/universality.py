@@ -71,7 +71,7 @@ def universality(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
             nets = [_trained(width, 1000 * seed + j, epochs) for j in range(2 * pairs)]
             _similar(nets, width, seed, seen, rows["similarity of the second layer"])
             _barriers(nets, width, seed, seen, rows["barriers"])
-            rows["spectrum of the middle matrix"] += _spectra(nets, width, seen if width in wide else {})
+            rows["spectrum of the middle matrix"] += _spectra(nets, width, seed, seen if width in wide else {})
             if progress:
                 progress("widths", i + 1, len(widths))
         for key, read in seen.items():
@@ -165,9 +165,14 @@ def _shuffled(snap: Snapshot, seed: int) -> Snapshot:
     return replace(snap, model=net)
 
 
-def _spectra(nets: Sequence[Snapshot], width: int, seen: Mapping[str, list[Reading]]) -> list[dict[str, Any]]:
+def _spectra(
+    nets: Sequence[Snapshot], width: int, seed: int, seen: Mapping[str, list[Reading]]
+) -> list[dict[str, Any]]:
     rows = []
-    for name, group in (("trained", nets), ("untrained", [fresh(n, 700 + i) for i, n in enumerate(nets)])):
+    for name, group in (
+        ("trained", nets),
+        ("untrained", [fresh(n, 700_000 + 1000 * seed + i) for i, n in enumerate(nets)]),
+    ):
         spectra = np.stack([weight_spectrum(n, matrices=["2.weight"]).value[0] for n in group])
         ranks = np.array([float(effective_rank(n, sites=["3"]).value[0]) for n in group])
         row: dict[str, Any] = {"width": width, "networks": name}
