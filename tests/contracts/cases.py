@@ -135,7 +135,7 @@ OBSERVABLES: dict[str, Look] = {
         seeded=True,
         takes_noise=False,
     ),
-    "hessian_trace": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False),
+    "hessian_trace": Look(lambda seed: fits(0), {"vectors": 8}, seeded=True, takes_noise=False),
     "hessian_diagonal": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False, share=0.98),
     "block_sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
     "neural_collapse": Look(classifies, {"classifier": "2"}),
