@@ -125,28 +125,29 @@ def density(name: str, seeds: int, peers: bool) -> None:
         print(f"  at equal error, {which}: {ours[0] / (base[0] * need):.2f} of curvlinops' CPU time", flush=True)
 
 
-def trace_by_curvlinops(snap: Snapshot, seed: int) -> float:
-    from curvlinops import hutchpp_trace
+def trace_by_curvlinops(snap: Snapshot, how: str, seed: int) -> float:
+    import curvlinops
 
     torch.manual_seed(seed)
     with sdpa_kernel(SDPBackend.MATH):
-        return float(hutchpp_trace(operator(snap), 30))
+        return float(getattr(curvlinops, how)(operator(snap), 30))
 
 
 def traces(name: str, seeds: int) -> None:
     rows: dict[str, list[tuple[float, float]]] = {}
     for seed in range(seeds):
         snap = next(training(name, seed, 1, 20))
-        ref = hessian_trace(snap, sketch=40, probes=150, seed=99)
+        ref = hessian_trace(snap, vectors=120, seed=99)
         print(f"  {name} seed {seed}: trace {ref}", flush=True)
         for draw in range(6):
-            seconds, got = timed(partial(hessian_trace, snap, sketch=10, probes=10, seed=draw))
+            seconds, got = timed(partial(hessian_trace, snap, vectors=15, seed=draw))
             rows.setdefault("strobe, 30 products", []).append((seconds, abs(got.value / ref.value - 1)))
 
-            seconds, value = timed(partial(trace_by_curvlinops, snap, draw))
-            rows.setdefault("curvlinops hutchpp, 30", []).append((seconds, abs(value / ref.value - 1)))
-    base = np.mean([r[0] for r in rows["curvlinops hutchpp, 30"]])
-    print(f"\n{name}: trace by Hutch++, {seeds} seeds x 6 draws")
+            for how in ("hutchpp_trace", "xtrace"):
+                seconds, value = timed(partial(trace_by_curvlinops, snap, how, draw))
+                rows.setdefault(f"curvlinops {how}", []).append((seconds, abs(value / ref.value - 1)))
+    base = np.mean([r[0] for r in rows["curvlinops xtrace"]])
+    print(f"\n{name}: trace from 30 products, {seeds} seeds x 6 draws")
     for label, got in rows.items():
         s, e = np.mean([r[0] for r in got]), np.sqrt(np.mean(np.square([r[1] for r in got])))
         print(f"  {label:24s} {s:7.2f} {s / base:7.2f}   r.m.s. relative error {e:.1e}", flush=True)

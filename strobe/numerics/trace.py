@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
+SHARED = 1.25  # the estimates of one basis hang together: their spread alone was 0.8 of the true error at 15 columns
 
 
 def orthonormal_image(matvec: Product, S: Tensor) -> Tensor:
@@ -60,3 +61,42 @@ def trace(matvec: Product, Q: Tensor, Z: Tensor) -> tuple[float, float, Tensor]:
         terms.append((p @ matvec(p)).double())
     rest = torch.stack(terms)
     return float((Q * AQ).sum(dtype=torch.float64) + rest.mean()), float(rest.std() / len(rest) ** 0.5), AQ
+
+
+def exchangeable_trace(matvec: Product, S: Tensor) -> tuple[float, float]:
+    """(tr A, its standard error): XTrace, for every column of S the Hutch++ estimate from the others, all of one basis.
+
+        Q = orth(A S);  s_i ∝ R⁻ᵀ e_i the direction of Q that column i alone brought,  P_i = Q (I − s_i s_iᵀ) Qᵀ
+        t_i = tr(P_i A P_i) + z_iᵀ (I − P_i) A (I − P_i) z_i         value = mean t_i,  err = 1.25 sd(t_i) / √m
+
+    Args: S (dim, m) of random signs, 2 <= m <= dim. Cost: 2 m products. The t_i are exchangeable; their spread is the authors'
+    error estimate, and is enlarged here for they are not quite independent.
+    Ref: Epperly, Tropp and Webber, arXiv:2301.07825, section 2.
+
+    >>> d = torch.cat([torch.linspace(10, 100, 20), torch.ones(280)]).double()
+    >>> value, err = exchangeable_trace(lambda v: d * v, signs(300, 30, torch.Generator().manual_seed(0), d))
+    >>> abs(value - float(d.sum())) < 4 * err, err < 3
+    (True, True)
+    """
+    Y = torch.stack([matvec(c) for c in S.T], 1)
+    Q, R = torch.linalg.qr(Y)
+    H = (Q.T @ torch.stack([matvec(c) for c in Q.T], 1)).double()
+    R, m = R.double(), S.shape[1]
+    keep = R.diagonal().abs() > 30 * torch.finfo(Y.dtype).eps * R.abs().max()  # what a column brought may be rounding
+    if not bool(keep.all()):
+        return _low_rank(matvec, S, Q, H)
+    s = torch.linalg.solve_triangular(R.T, torch.eye(m, dtype=R.dtype, device=R.device), upper=False)
+    s = s / s.norm(dim=0)
+    W = (Q.T @ S).double()
+    U = W - s * (s * W).sum(0)
+    plain = (S.double() * Y.double()).sum(0)
+    left = plain - 2 * (U * R).sum(0) + (U * (H @ U)).sum(0)
+    t = H.trace() - (s * (H @ s)).sum(0) + left
+    return float(t.mean()), SHARED * float(t.std() / m**0.5)
+
+
+def _low_rank(matvec: Product, S: Tensor, Q: Tensor, H: Tensor) -> tuple[float, float]:
+    """A S has fewer dimensions than columns: the basis holds all of A, up to rounding, and what is left is a plain mean."""
+    rest = S - Q @ (Q.T @ S)
+    terms = torch.stack([(z.double() @ matvec(z).double()) for z in rest.T])
+    return float(H.trace() + terms.mean()), float(terms.std() / len(terms) ** 0.5)

@@ -1,7 +1,7 @@
 """One case per entry of the catalogue: what the contracts run on. An entry without a case fails the contracts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -72,6 +72,26 @@ def classifies(seed: int) -> Snapshot:
     return Snapshot(classifier(), lambda m, d: nn.functional.cross_entropy(m(d[0]), d[1]), (x, y))
 
 
+@cache
+def second() -> nn.Module:
+    torch.manual_seed(4)
+    return nn.Sequential(nn.Linear(4, 10), nn.Tanh(), nn.Linear(10, 3))
+
+
+@cache
+def taught(seed: int) -> nn.Module:
+    """A classifier that has learned its task."""
+    torch.manual_seed(seed)
+    net, snap = nn.Sequential(nn.Linear(4, 10), nn.Tanh(), nn.Linear(10, 3)), classifies(100)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.03)
+    for _ in range(100):
+        optimizer.zero_grad()
+        snap.loss(net, snap.data).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return net
+
+
 def linear(seed: int) -> Snapshot:
     world = deep_linear(dim=4, width=5, singular_values=(2.0, 1.0), start=0.3)
     return Snapshot(world.build(0), world.loss, world.probe(seed))
@@ -115,10 +135,22 @@ OBSERVABLES: dict[str, Look] = {
         seeded=True,
         takes_noise=False,
     ),
-    "hessian_trace": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False),
+    "hessian_trace": Look(lambda seed: fits(0), {"vectors": 8}, seeded=True, takes_noise=False),
     "hessian_diagonal": Look(lambda seed: fits(0), {"sketch": 5}, seeded=True, takes_noise=False, share=0.98),
     "block_sharpness": Look(lambda seed: fits(0), seeded=True, takes_noise=False),
     "neural_collapse": Look(classifies, {"classifier": "2"}),
+    "cka": Look(
+        lambda seed: classifies(0), {"other": replace(classifies(0), model=second()), "sites": ["1"]}, seeded=True
+    ),
+    "mutual_neighbours": Look(
+        lambda seed: classifies(0), {"other": replace(classifies(0), model=second()), "sites": ["1"]}, seeded=True
+    ),
+    "mode_connectivity": Look(
+        lambda seed: replace(classifies(seed), model=taught(5)),
+        {"other": replace(classifies(0), model=taught(6)), "match": ["0", "2"]},
+    ),
+    "effective_rank": Look(classifies, {"sites": ["1"]}),
+    "weight_spectrum": Look(classifies, {"matrices": ["0.weight"]}, takes_noise=False),
     "gradient_covariance": Look(fits, {"chunks": 64, "k": 2}, seeded=True),
     "gradient_noise": Look(fits, {"chunks": 32}, seeded=True),
     "llc": Look(lambda seed: valley(), {"budget": 300, "batch": 32, "chains": 8}, seeded=True, takes_noise=False),
@@ -317,6 +349,28 @@ LAWS: dict[str, Said] = {
         [{"classes": 1, "weight_decay": 0.1}, {"classes": 4, "weight_decay": 0.0}, {"classes": 4, "weight_decay": 0.1, "width": 2},
          {"classes": 4, "weight_decay": 0.3, "of": "cosine"}, {"classes": 4, "weight_decay": 0.1, "of": "angle"}],
         Reading(0.12, 1e-4),
+    ),
+    "shared_representation": Said(
+        {"widths": [16, 64]}, [{"widths": []}, {"widths": [64, 16]}, {"widths": [16], "margin": -1.0}],
+        Reading(np.array([0.0, 0.01]), np.full(2, 0.01)),
+    ),
+    "matched_connectivity": Said(
+        {"widths": [16, 64]}, [{"widths": [0]}, {"widths": [16], "drop": 1.0}], Reading(np.array([1.0, 1.1]), np.full(2, 0.1))
+    ),
+    "spectrum_outliers": Said(
+        {"classes": 10, "widths": [64]},
+        [{"classes": 10, "widths": [16]}, {"classes": 1, "widths": [64]}, {"classes": 10, "widths": [64], "slack": 9}],
+        Reading(np.array([0.0]), np.zeros(1)),
+    ),
+    "quadratic_addition": Said(
+        {"p": 31, "widths": [31, 62]}, [{"p": 33, "widths": [62]}, {"p": 31, "widths": [5]}, {"p": 31, "widths": []}],
+        Reading(np.array([0.9, 1.0]), np.full(2, 0.01)),
+    ),
+    "word_embedding_modes": Said(
+        {"eigenvalues": [2.0, 1.0], "starts": [0.01, 0.02], "lr": 0.01},
+        [{"eigenvalues": [1.0, 2.0], "of": "share"}, {"eigenvalues": [2.0], "starts": [0.5], "lr": 0.01}, {"eigenvalues": [2.0]},
+         {"eigenvalues": [2.0], "starts": [0.01], "lr": 0.1}, {"eigenvalues": [2.0], "of": "span"}],
+        Reading(np.array([100.0, 250.0]), np.full(2, 0.5)),
     ),
     "catapult": Said(
         {"lr": 0.3, "kernel": 10.0},

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from strobe.numerics.lanczos_quadrature import lanczos_quadrature
-from strobe.numerics.trace import diagonal, orthonormal_image, signs, trace
+from strobe.numerics.trace import diagonal, exchangeable_trace, orthonormal_image, signs, trace
 
 
 def test_a_small_matrix_is_found_whole_and_without_error() -> None:
@@ -75,3 +75,38 @@ def test_trace_and_diagonal_are_unbiased_and_their_errors_true() -> None:
     halves[0, :30] = halves[1, 30:] = 1
     got, errs, _ = diagonal(lambda v: a @ v, Q, signs(60, 50, gen, like), halves)
     assert (torch.abs(got - halves @ a.diagonal()) < 4 * errs).all()
+
+
+def test_exchangeable_traces_are_unbiased_better_than_plain_and_their_errors_true() -> None:
+    lam = torch.cat(
+        [
+            20 / torch.arange(1, 200).double(),
+            0.02 * torch.randn(301, generator=torch.Generator().manual_seed(1)).double(),
+        ]
+    )
+    q = torch.linalg.qr(torch.randn(500, 500, generator=torch.Generator().manual_seed(2), dtype=torch.float64))[0]
+    a, like = (q * lam) @ q.T, torch.empty(0, dtype=torch.float64)
+    off, errs, plain = [], [], []
+    for seed in range(150):
+        z = signs(500, 15, torch.Generator().manual_seed(seed), like)
+        value, err = exchangeable_trace(lambda v: a @ v, z)
+        off.append(value - float(lam.sum()))
+        errs.append(err)
+        plain.append(float((z * (a @ z)).sum() / 15 - lam.sum()))
+    assert abs(np.mean(off)) < 4 * np.std(off) / 150**0.5
+    assert np.std(off) < 0.5 * np.std(plain)
+    assert 0.75 < np.std(off) / np.mean(errs) < 1.3
+    low = (q[:, :3] * torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)) @ q[:, :3].T
+    assert exchangeable_trace(lambda v: low @ v, z)[0] == pytest.approx(6)
+
+
+def test_the_projection_left_out_is_the_one_of_the_other_columns() -> None:
+    """t_i the slow way: a basis of A S without column i, for each i."""
+    a = torch.diag(torch.arange(1.0, 41.0, dtype=torch.float64))
+    z = signs(40, 5, torch.Generator().manual_seed(0), a)
+    t = []
+    for i in range(5):
+        others = z[:, [j for j in range(5) if j != i]]
+        Q = orthonormal_image(lambda v: a @ v, others)
+        t.append(trace(lambda v: a @ v, Q, z[:, [i, i]])[0])
+    assert exchangeable_trace(lambda v: a @ v, z)[0] == pytest.approx(float(np.mean(t)))
