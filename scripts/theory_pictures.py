@@ -22,6 +22,12 @@ def column(rows: Rows, name: str) -> np.ndarray:
     return np.array([np.nan if r.get(name) is None else float(r[name]) for r in rows])
 
 
+def _ticks(ax: Any, at: np.ndarray) -> None:
+    """On a logarithmic axis just the values there are."""
+    ax.set_xticks(at, [f"{x:g}" for x in at])
+    ax.set_xticks([], minor=True)
+
+
 def solvable(of: dict[str, dict[str, Rows]], axes: Any) -> None:
     """Where diagonal networks end, and when their coordinates rise."""
     rows = of["implicit_bias"]["starts"]
@@ -51,6 +57,7 @@ def limits(of: dict[str, dict[str, Rows]], axes: Any) -> None:
     axes[0].loglog(width, column(rows, "mean ntk"), "s-", color=BLUE, label="mean of many")
     axes[0].loglog(width, column(rows, "one ntk")[0] * (width / width[0]) ** -0.5, "--", color=GREY, label="width^−½")
     axes[0].set(xlabel="width", ylabel="relative distance to the closed form", title="Tangent kernel of ReLU networks")
+    _ticks(axes[0], width)
     rows = of["limits"]["lazy and rich training, first network"]
     scale = column(rows, "output scale")
     axes[1].loglog(scale, column(rows, "change of the kernel"), "o-", color=ORANGE, label="change of the kernel")
@@ -113,8 +120,9 @@ def hyperparameters(of: dict[str, dict[str, Rows]], axes: Any) -> None:
 
 
 def universality(of: dict[str, dict[str, Rows]], axes: Any) -> None:
-    """Drawn by the study `universality`."""
-    raise KeyError("universality")
+    """Similarity of networks from two seeds above that of untrained ones, and barriers between them."""
+    print({k: list(v[0]) for k, v in of["universality"].items() if v})
+    raise KeyError("not yet")
 
 
 PICTURES: dict[str, Callable[..., None]] = {
