@@ -16,7 +16,7 @@ from strobe.core.prediction import Prediction
     ref="arXiv:2301.02679",
     free_parameters=0,
 )
-def quadratic_addition(*, p: int, widths: Sequence[int], tol: float = 0.03) -> Prediction:
+def quadratic_addition(*, p: int, widths: Sequence[int], tol: float = 0.02) -> Prediction:
     """Accuracy over the whole table of (a + b) mod p of a one-layer network with squares, its weights cosines at random frequencies.
 
         logit_c = Σ_k cos(2πσ_k c/p + φ_k + ψ_k) [cos(2πσ_k a/p + φ_k) + cos(2πσ_k b/p + ψ_k)]²        σ, φ, ψ uniform, k = 1 … width

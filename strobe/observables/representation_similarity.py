@@ -130,7 +130,10 @@ def features(snap: Snapshot, sites: Sequence[str]) -> list[np.ndarray]:
 
 def fresh(snap: Snapshot, seed: int) -> Snapshot:
     """The same network, every module's parameters drawn again by its own `reset_parameters`. Raises `BadOption`."""
-    model: nn.Module = copy.deepcopy(snap.model)
+    home = next(iter(snap.params().values()), torch.zeros(0)).device
+    model: nn.Module = copy.deepcopy(
+        snap.model
+    ).cpu()  # drawn there: the same numbers everywhere, and no other random state moves
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, module in model.named_modules():
@@ -143,4 +146,4 @@ def fresh(snap: Snapshot, seed: int) -> Snapshot:
                     f"{name or type(module).__name__} holds {next(iter(own))!r} and has no reset_parameters: give "
                     "untrained=[(snapshot, snapshot), ...], networks as they were before training"
                 )
-    return replace(snap, model=model)
+    return replace(snap, model=model.to(home))

@@ -17,6 +17,7 @@ from strobe.core.catalogue import catalogue, load
 from strobe.core.data import mapped
 from strobe.core.errors import BadOption
 from strobe.core.prediction import judge
+from strobe.core.snapshot import Snapshot
 from strobe.core.tap import patch
 from strobe.runs.watch import measure
 
@@ -85,12 +86,18 @@ def test_err_is_honest_over_8_seeds(name: str) -> None:
 def test_an_observable_says_the_same_on_a_gpu(name: str) -> None:
     look, f = OBSERVABLES[name], fn("observable", name)
     snap, there = look.at(0), functools.partial(mapped, fn=lambda t: t.cuda())
-    away = replace(snap, model=copy.deepcopy(snap.model).cuda(), data=there(snap.data))
-    here, got = measure(f, snap, look.options), measure(f, away, there(look.options))
+
+    def moved(x: Any) -> Any:
+        if isinstance(x, Snapshot):
+            return replace(x, model=copy.deepcopy(x.model).cuda(), data=there(x.data))
+        return there(x)
+
+    away, options = moved(snap), {k: moved(v) for k, v in look.options.items()}
+    here, got = measure(f, snap, look.options), measure(f, away, options)
     apart = np.abs(np.asarray(got.value) - here.value)
     drawn = 5 * np.hypot(np.asarray(got.err), here.err) if look.seeded else 0.0  # other random numbers are drawn there
     assert (apart <= drawn + 1e-3 * np.abs(here.value) + 1e-5).all(), (here, got)
-    assert np.array_equal(got.value, measure(f, away, there(look.options)).value)
+    assert np.array_equal(got.value, measure(f, away, options).value)
 
 
 # ------------------------------------------------------------------------------------------------- laws
