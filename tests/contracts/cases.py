@@ -196,6 +196,7 @@ OBSERVABLES: dict[str, Look] = {
     "feature_ansatz": Look(fits, {"layers": ["0", "4"]}),
     "weight_norms": Look(fits, takes_noise=False),
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
+    "signal_propagation": Look(lambda seed: fits(seed, 48), {"sites": ["0", "2"]}),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
     "interaction_energy": Look(
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
