@@ -48,7 +48,7 @@ def kernel_alignment_risk(
 
     Args: as for `leave_one_out`, of which it is the case where all (G⁻¹)_ii are one number; of several sets the mean of their estimates.
     Regime (`when`): examples alike in leverage, as in high dimension or on Gaussian features. Where it fails: real data with dense and
-    sparse regions; on digits it is 22 to 37% low (`strobe.studies.kernel_curves`), and stays in the catalogue as failing there.
+    sparse regions; on digits it is 18 to 36% low (`strobe.studies.kernel_curves`), and stays in the catalogue as failing there.
     Raises `BadOption` as `leave_one_out`.
     Ref: Jacot et al., arXiv:2006.09796, definition 3 and theorem 7; Golub, Heath and Wahba 1979; Wei et al., arXiv:2203.06176.
 

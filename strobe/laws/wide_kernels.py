@@ -92,3 +92,32 @@ def kernel_spread(*, widths: Sequence[int], tol: float = 0.1) -> Prediction:
         "standard normal weights in NTK parametrisation, before training, every width well above the depth",
         law="strobe.laws.wide_kernels:kernel_spread", knobs={"widths": w, "tol": tol}, ref="arXiv:1909.08156",
     )  # fmt: skip
+
+
+@law(predicts="spread of the ntk of deep ReLU networks over their starts", ref="arXiv:1909.05989", free_parameters=0)
+def kernel_fluctuation(*, widths: Sequence[int], rtol: float = 0.15) -> Prediction:
+    """How much the tangent kernel of one input varies over random ReLU networks: E Θ² / (E Θ)² = e^{5β}, exponential in depth over width.
+
+        β = Σ_l 1/n_l        over the hidden layers, n_l their widths
+
+    Args: widths of the hidden layers; rtol.
+    Regime (`when`): ReLU without biases at weight variance 2, β <= 1/8 (beyond it the theorem holds up to a constant: at β = 1/4 the
+    ratio is a quarter lower). Where it fails: other activations, residual branches scaled down with depth.
+    Raises `BadOption` for no widths, one below 2, or β > 1/8.
+    Ref: Hanin and Nica, arXiv:1909.05989, theorem 1 and the appendix "overall scaling".
+
+    >>> round(kernel_fluctuation(widths=[64] * 8).value, 3)
+    1.868
+    """
+    n = [int(w) for w in widths]
+    beta = sum(1 / w for w in n if w) if n else 0.0
+    if not n or min(n) < 2 or beta > 0.125 or not rtol > 0:
+        raise BadOption(
+            f"hidden layers of width 2 or more, Σ 1/width <= 1/8 and rtol > 0; got {n}, {beta:.3g} and {rtol}"
+        )
+    value = float(np.exp(5 * beta))
+    return Prediction(
+        "E Θ² / (E Θ)² of one input over networks", value, rtol * value,
+        "ReLU, no biases, weight variance 2, Σ 1/width <= 1/8, before training",
+        law="strobe.laws.wide_kernels:kernel_fluctuation", knobs={"widths": n, "rtol": rtol}, ref="arXiv:1909.05989",
+    )  # fmt: skip

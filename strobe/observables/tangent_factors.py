@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional as F  # noqa: N812
 
-from strobe.core.data import chosen, leaves, mapped, rows
+from strobe.core.data import chosen, count, leaves, mapped, rows
+from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
 from strobe.numerics.outer_products import Plain, Products
 
@@ -259,3 +260,26 @@ def _factor(m: Any, weight: str | None, bias: str | None, x: Tensor, g: Tensor) 
     if isinstance(m, nn.Embedding):
         return [Products(weight, None, x.reshape(n, -1), b, m.num_embeddings)]
     return [Products(weight, bias, x.reshape(n, -1, x.shape[-1]), b)]
+
+
+def inputs_of(data: Any, forward: Forward | None) -> Any:
+    """What the network is run on: with a forward of the user's own all of the data, else their first element. Raises `BadOption`."""
+    taken = data[0] if forward is None and isinstance(data, tuple | list) and data else data
+    if forward is None and not isinstance(taken, Tensor):
+        raise BadOption(
+            f"the data are a {type(data).__name__}: say what the network's outputs on them are, forward=lambda model, data: ..."
+        )
+    count(taken)
+    return taken
+
+
+def outputs_of(model: nn.Module, x: Any) -> Tensor:
+    """What it gives: of several the first, of a model output its logits. Raises `BadOption`."""
+    out = model(x)
+    out = getattr(out, "logits", out)
+    out = out[0] if isinstance(out, tuple | list) else out
+    if not isinstance(out, Tensor) or not out.ndim:
+        raise BadOption(
+            f"the model gave a {type(out).__name__}: say forward=lambda model, data: a tensor (examples, ...)"
+        )
+    return out

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from strobe.core.cards import observable
@@ -14,7 +14,7 @@ from strobe.core.data import count, rows
 from strobe.core.errors import BadOption, Diverged, SiteNotFound, near
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot, keep_heap
-from strobe.observables.tangent_factors import Forward, Tangents
+from strobe.observables.tangent_factors import Forward, Tangents, inputs_of, outputs_of
 
 ROUNDING = 32  # of err, in units of the last place; single precision against double was within 9 (tests)
 
@@ -59,12 +59,12 @@ def ntk(
     for k, p in params.items():
         if not p.is_floating_point() or p.element_size() < 4:
             raise BadOption(f"{k} is {str(p.dtype).removeprefix('torch.')}; measure copy.deepcopy(model).float()")
-    data, other = _inputs(snap.data, forward), None if against is None else _inputs(against, forward)
+    data, other = inputs_of(snap.data, forward), None if against is None else inputs_of(against, forward)
     groups = _groups(params, parts)
     used = [k for k in params if any(k in names for names in groups.values())]
     keep_heap()
     with snap.quiet(), sdpa_kernel(SDPBackend.MATH):
-        made = Tangents(snap, forward or _forward, data, used, plain=way == "plain")
+        made = Tangents(snap, forward or outputs_of, data, used, plain=way == "plain")
         asked = (data, other, groups, outputs == "block", memory, probes, seed)
         try:
             value, spread, chunk = _kernel(made, *asked)
@@ -175,25 +175,3 @@ def _groups(params: dict[str, Tensor], parts: Mapping[str, Sequence[str] | str] 
     if not found:
         raise BadOption('give at least one part, as {"first": "0.*"}')
     return found
-
-
-def _inputs(data: Any, forward: Forward | None) -> Any:
-    """What the kernel is of: with a forward of the user's own all of the data, else their first element."""
-    taken = data[0] if forward is None and isinstance(data, tuple | list) and data else data
-    if forward is None and not isinstance(taken, Tensor):
-        raise BadOption(
-            f"the data are a {type(data).__name__}: say what the network's outputs on them are, forward=lambda model, data: ..."
-        )
-    count(taken)
-    return taken
-
-
-def _forward(model: nn.Module, x: Any) -> Tensor:
-    out = model(x)
-    out = getattr(out, "logits", out)
-    out = out[0] if isinstance(out, tuple | list) else out
-    if not isinstance(out, Tensor) or not out.ndim:
-        raise BadOption(
-            f"the model gave a {type(out).__name__}: say forward=lambda model, data: a tensor (examples, ...)"
-        )
-    return out

@@ -16,20 +16,21 @@ from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.laws.lazy_training import lazy_scale, linearised_training
 from strobe.laws.order_chaos import CHAOS, order_chaos
-from strobe.laws.wide_kernels import closed_form, kernel_spread, wide_kernel
+from strobe.laws.wide_kernels import closed_form, kernel_fluctuation, kernel_spread, wide_kernel
 from strobe.numerics.signal_propagation import fixed_length, slope
 from strobe.observables.kernel_alignment import kernel_alignment
 from strobe.observables.tangent_kernel import ntk
 from strobe.studies.docket import Docket, Progress, sized
 from strobe.studies.images import standardised
-from strobe.studies.wide_networks import EXAMPLES, Scaled, Wide, parity_digits
+from strobe.studies.wide_networks import EXAMPLES, Scaled, Wide, lone_kernels, parity_digits
 
 QUESTION = "Does a network of finite width do what infinitely wide ones do: its kernel, its signals, its lazy training?"
-SCALES: dict[str, dict[str, Any]] = {  # networks of each width; of a deep signal; of a lazy training
-    "tiny": {"nets": {16: 40, 64: 60}, "inputs": 6, "deep": 300, "copies": 6, "layers": 6, "seeds": 2, "hidden": 64},
-    "small": {"nets": {32: 200, 128: 200, 512: 600}, "inputs": 16, "deep": 1000, "copies": 32, "layers": 12, "seeds": 4, "hidden": 256},
+SCALES: dict[str, dict[str, Any]] = {  # networks of each width; of a deep signal; of a lazy training; starts of deep ReLU networks
+    "tiny": {"nets": {16: 40, 64: 60}, "inputs": 6, "deep": 300, "copies": 6, "layers": 6, "seeds": 2, "hidden": 64, "starts": 500},
+    "small": {"nets": {32: 200, 128: 200, 512: 600}, "inputs": 16, "deep": 1000, "copies": 32, "layers": 12, "seeds": 4,
+              "hidden": 256, "starts": 4000},
     "full": {"nets": {32: 1000, 128: 1000, 512: 1000, 2048: 500}, "inputs": 16, "deep": 2000, "copies": 64, "layers": 24, "seeds": 8,
-             "hidden": 1024},
+             "hidden": 1024, "starts": 20_000},
 }  # fmt: skip
 NETWORKS: dict[str, dict[str, Any]] = {
     "relu": {"weight": 2.0, "bias": 0.0, "depth": 3},
@@ -38,6 +39,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 REGIMES = {"order": (1.3, 0.1), "edge": (1.76, 0.05), "chaos": (3.0, 0.05)}  # of tanh: weight and bias variances
 ALPHAS = (0.1, 1.0, 10.0, 30.0, 100.0)
 LAZY = ALPHAS[2:]
+DEEP = ((2, 64), (4, 64), (8, 64), (2, 128), (8, 32))  # depth and width of ReLU networks; the last is outside
 UNSEEN = 30  # digits that a lazy training does not see
 STEPS = (1, 3, 10, 30, 100, 300)
 
@@ -64,6 +66,7 @@ def limits(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress
         tables["signals in deep tanh networks"] = _signals(docket, size, seed)
         if progress:
             progress("parts", 2, 3)
+        tables["one input's kernel over random ReLU networks"] = _fluctuations(docket, size, seed)
         tables |= _lazy(docket, size, seed)
         if progress:
             progress("parts", 3, 3)
@@ -206,6 +209,33 @@ def _propagate(
             small = after / after.norm()
             curve.append(float((z[0] @ z[1]) / (z[0].norm() * z[1].norm())))
         yield float(np.mean(lengths)), float(np.mean(stretch)), curve
+
+
+def _fluctuations(docket: Docket, size: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    rows = []
+    for depth, width in DEEP[:-1]:
+        docket.seal(
+            f"{depth} x {width}",
+            kernel_fluctuation(widths=[width] * depth),
+            f"E Θ² / (E Θ)², {depth} layers of {width}",
+        )
+    one = kernel_fluctuation(widths=[64])
+    docket.seal("shallow", one, "E Θ² / (E Θ)², 8 layers of 64: null, width alone tells (must fail)")
+    for depth, width in DEEP:
+        k = lone_kernels(depth, width, size["starts"], seed)
+        parts = np.array_split(k, 20)
+        ratio = lambda q: float(np.mean(q**2) / np.mean(q) ** 2)  # noqa: E731
+        out = np.array([ratio(np.concatenate([p for j, p in enumerate(parts) if j != i])) for i in range(20)])
+        reading = Reading(
+            ratio(k), float(np.sqrt(19 / 20 * np.square(out - out.mean()).sum())), "ratio", {"networks": len(k)}
+        )
+        if (depth, width) != DEEP[-1]:
+            docket.judge(f"{depth} x {width}", reading)
+        if (depth, width) == (8, 64):
+            docket.judge("shallow", reading)
+        rows.append({"layers": depth, "width": width, "β": depth / width, "e^5β": float(np.exp(5 * depth / width)),
+                     "measured": reading.value, "its error": reading.err})  # fmt: skip
+    return rows
 
 
 def _lazy(docket: Docket, size: dict[str, Any], seed: int) -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 import copy
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
@@ -68,3 +69,26 @@ def parity_digits(*, width: int = 256, alpha: float = 100.0, n: int = EXAMPLES, 
         lambda seed: Scaled(Wide(64, width, 1, seed=seed, activation="erf"), alpha), lambda seed, step: data, loss, lambda seed: data,
         lambda m, rate: torch.optim.SGD(m.parameters(), lr=rate / alpha**2), lr,
     )  # fmt: skip
+
+
+def lone_kernels(depth: int, width: int, nets: int, seed: int, dim: int = 16) -> np.ndarray:
+    """Θ(x, x) of random ReLU networks, many at once: Σ over layers of |what it takes|² times |what comes back|²."""
+    g = torch.Generator().manual_seed(seed)
+    x, found = torch.randn(dim, generator=g), []
+    for start in range(0, nets, 250):
+        count = min(250, nets - start)
+        sizes = [dim, *[width] * depth, 1]
+        weights = [torch.randn(count, b, a, generator=g) for a, b in pairwise(sizes)]
+        h, taken, on = x.expand(count, dim), [], []
+        for w in weights:
+            taken.append(2 * h.square().mean(1))
+            z = (2 / h.shape[1]) ** 0.5 * torch.bmm(w, h[:, :, None])[:, :, 0]
+            on.append((z > 0).float())
+            h = z.relu()
+        back, total = torch.ones(count, 1), torch.zeros(count)
+        for i in reversed(range(len(weights))):
+            total += taken[i] * back.square().sum(1)
+            if i:
+                back = (2 / weights[i].shape[2]) ** 0.5 * torch.bmm(back[:, None], weights[i])[:, 0] * on[i - 1]
+        found.append(total.double().numpy())
+    return np.concatenate(found)

@@ -196,6 +196,7 @@ OBSERVABLES: dict[str, Look] = {
     "feature_ansatz": Look(fits, {"layers": ["0", "4"]}),
     "weight_norms": Look(fits, takes_noise=False),
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
+    "signal_propagation": Look(lambda seed: fits(seed, 48), {"sites": ["0", "2"]}),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
     "interaction_energy": Look(
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
@@ -384,6 +385,9 @@ LAWS: dict[str, Said] = {
         Reading(0.4, 1e-5),
     ),
     "kernel_spread": Said({"widths": [64, 256]}, [{"widths": [64]}, {"widths": [0, 64]}], Reading(-1.0, 0.05)),  # the order of the bias
+    "kernel_fluctuation": Said(
+        {"widths": [64] * 6}, [{"widths": []}, {"widths": [1, 64]}, {"widths": [16] * 4}], Reading(1.0, 0.01)  # it does not vary
+    ),
     "order_chaos": Said(
         {"activation": "tanh", "weight": 1.5, "bias": 0.1, "layers": 4, "of": "correlation"},
         [{"activation": "gelu", "weight": 1.5, "bias": 0.1, "layers": 4}, {"activation": "relu", "weight": 3.0, "bias": 0.1, "layers": 4},

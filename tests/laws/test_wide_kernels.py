@@ -10,10 +10,10 @@ from strobe.core.errors import BadOption
 from strobe.core.prediction import judge
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
-from strobe.laws.wide_kernels import closed_form, kernel_spread, wide_kernel
+from strobe.laws.wide_kernels import closed_form, kernel_fluctuation, kernel_spread, wide_kernel
 from strobe.observables.tangent_kernel import ntk
 from strobe.studies.limits import _order, distance
-from strobe.studies.wide_networks import Wide
+from strobe.studies.wide_networks import Wide, lone_kernels
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 
@@ -83,3 +83,13 @@ def test_bad_knobs(knobs: dict[str, Any]) -> None:
         wide_kernel(**({"inputs": [[1.0, 0.0]], "depth": 1, "width": 100, "nets": 4} | knobs))
     with pytest.raises(BadOption):
         kernel_spread(widths=[64, 64])
+
+
+def test_the_fluctuation_grows_with_depth_over_width() -> None:
+    """Hanin and Nica 2020, theorem 1: exp(5 Σ 1/n)."""
+    assert kernel_fluctuation(widths=[100] * 5).value == pytest.approx(np.exp(0.25))
+    k = lone_kernels(4, 64, 3000, 1)
+    assert judge(kernel_fluctuation(widths=[64] * 4), Reading(np.mean(k**2) / np.mean(k) ** 2, 0.02)).word == "holds"
+    assert judge(kernel_fluctuation(widths=[256]), Reading(np.mean(k**2) / np.mean(k) ** 2, 0.02)).word == "fails"
+    with pytest.raises(BadOption):
+        kernel_fluctuation(widths=[16] * 3)

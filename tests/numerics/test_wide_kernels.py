@@ -41,8 +41,8 @@ def test_he_variance_keeps_the_length_and_the_tangent_grows_by_one_a_layer(depth
     """With weight 2 and no bias Σ(x, x) = 2|x|²/d at every depth, so Θ(x, x) = (depth + 1) Σ(x, x)."""
     x = np.random.default_rng(1).standard_normal((3, 7))
     nngp, ntk = wide_kernels(x, depth=depth)
-    assert np.diag(nngp) == pytest.approx(2 * np.square(x).mean(1))
-    assert np.diag(ntk) == pytest.approx((depth + 1) * np.diag(nngp))
+    assert np.diag(nngp) == pytest.approx(2 * np.square(x).mean(1), rel=1e-13)
+    assert np.diag(ntk) == pytest.approx((depth + 1) * np.diag(nngp), rel=1e-13)
 
 
 @pytest.mark.parametrize("activation", list(MOMENTS))
