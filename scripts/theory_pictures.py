@@ -106,6 +106,7 @@ def hyperparameters(of: dict[str, dict[str, Rows]], axes: Any) -> None:
         ylabel="log₂ of the best learning rate (± 2 err)",
         title="Transfer across width, Adam on digits",
     )
+    _ticks(axes[0], np.unique(column(rows, "width")))
     rows = list(of["batch_scaling"]["largest deviation of the loss curve"])
     y = np.arange(len(rows))
     axes[1].barh(
