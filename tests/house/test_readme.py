@@ -28,6 +28,6 @@ def test_commands_named_in_the_readme_exist() -> None:
     from strobe.app.cli import app
 
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"^strobe ([a-z]+)", "\n".join(p.read_text() for p in PAGES), flags=re.M))
+    named = set(re.findall(r"^strobe ([a-z-]+)", "\n".join(p.read_text() for p in PAGES), flags=re.M))
     assert named <= known
     assert "demo" in named
