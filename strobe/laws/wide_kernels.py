@@ -109,7 +109,7 @@ def kernel_fluctuation(*, widths: Sequence[int], rtol: float = 0.05) -> Predicti
     Ref: Hanin and Nica, arXiv:1909.05989, theorem 1; the constant is our algebra, to first order in 1/n in the exponent.
 
     >>> round(kernel_fluctuation(widths=[64] * 8).value, 3)
-    1.553
+    1.552
     """
     n = [int(w) for w in widths]
     beta = sum(1 / w for w in n if w) if n else 0.0
