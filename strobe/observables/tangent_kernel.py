@@ -45,7 +45,7 @@ def ntk(
     Ref: Jacot et al., arXiv:1806.07572, section 4; the contraction: Novak et al., arXiv:2206.08720, section 3. Departure: the trace is
     the sum over outputs, not their mean.
 
-    >>> net = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> ntk(Snapshot(net, None, torch.tensor([[1.0, 2.0], [0.0, 3.0]]))).value.tolist()
     [[5.0, 6.0], [6.0, 9.0]]
     """

@@ -39,7 +39,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 REGIMES = {"order": (1.3, 0.1), "edge": (1.76, 0.05), "chaos": (3.0, 0.05)}  # of tanh: weight and bias variances
 ALPHAS = (0.1, 1.0, 10.0, 30.0, 100.0)
 LAZY = ALPHAS[2:]
-DEEP = ((2, 64), (4, 64), (8, 64), (2, 128), (8, 32))  # depth and width of ReLU networks; the last is outside
+DEEP = ((2, 32), (4, 64), (8, 64), (8, 32))  # depth and width of ReLU networks; the last is outside
 UNSEEN = 30  # digits that a lazy training does not see
 STEPS = (1, 3, 10, 30, 100, 300)
 
@@ -221,6 +221,8 @@ def _fluctuations(docket: Docket, size: dict[str, Any], seed: int) -> list[dict[
         )
     one = kernel_fluctuation(widths=[64])
     docket.seal("shallow", one, "E Θ² / (E Θ)², 8 layers of 64: null, width alone tells (must fail)")
+    rival = {"value": float(np.exp(5 / 8)), "tol": 0.05 * float(np.exp(5 / 8)), "law": "", "knobs": {}}
+    docket.seal("five", one, "E Θ² / (E Θ)², 8 layers of 64: rival, exp(5 depth / width) (must fail)", **rival)
     for depth, width in DEEP:
         k = lone_kernels(depth, width, size["starts"], seed)
         parts = np.array_split(k, 20)
@@ -233,8 +235,10 @@ def _fluctuations(docket: Docket, size: dict[str, Any], seed: int) -> list[dict[
             docket.judge(f"{depth} x {width}", reading)
         if (depth, width) == (8, 64):
             docket.judge("shallow", reading)
-        rows.append({"layers": depth, "width": width, "β": depth / width, "e^5β": float(np.exp(5 * depth / width)),
-                     "measured": reading.value, "its error": reading.err})  # fmt: skip
+            docket.judge("five", reading)
+        told = docket.sealed.get(f"{depth} x {width}")
+        rows.append({"layers": depth, "width": width, "predicted": told.value if told else "outside", "measured": reading.value,
+                     "its error": reading.err, "exp(5 depth / width)": float(np.exp(5 * depth / width))})  # fmt: skip
     return rows
 
 

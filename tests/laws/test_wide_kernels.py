@@ -86,8 +86,10 @@ def test_bad_knobs(knobs: dict[str, Any]) -> None:
 
 
 def test_the_fluctuation_grows_with_depth_over_width() -> None:
-    """Hanin and Nica 2020, theorem 1: exp(5 Σ 1/n)."""
-    assert kernel_fluctuation(widths=[100] * 5).value == pytest.approx(np.exp(0.25))
+    """One layer: Θ = (2|x|²/d)(|w|² + ...), of two terms: 1 + (5 − 2)/n, from moments of normal numbers."""
+    assert kernel_fluctuation(widths=[100]).value == pytest.approx(np.exp(0.03))
+    one = lone_kernels(1, 10, 200_000, 2)
+    assert np.mean(one**2) / np.mean(one) ** 2 == pytest.approx(1.3, abs=0.01)  # exactly 1 + 3/n
     k = lone_kernels(4, 64, 3000, 1)
     assert judge(kernel_fluctuation(widths=[64] * 4), Reading(np.mean(k**2) / np.mean(k) ** 2, 0.02)).word == "holds"
     assert judge(kernel_fluctuation(widths=[256]), Reading(np.mean(k**2) / np.mean(k) ** 2, 0.02)).word == "fails"

@@ -14,7 +14,7 @@ from strobe.studies.wide_networks import Scaled, Wide, lone_kernels
 def test_nulls_fail_and_the_lazy_laws_hold(tiny: Callable[[Any], Report]) -> None:
     words = {v.predicted.of: v.word for v in tiny(limits).verdicts}
     nulls = {of: word for of, word in words.items() if "must fail" in of}
-    assert len(nulls) == 5
+    assert len(nulls) == 6
     assert set(nulls.values()) == {"fails"}
     assert words["outputs on seen digits, output scale 100, steps 1 to 300"] == "holds"
     assert words["order in the output scale of the change of the weights"] == "holds"
