@@ -14,11 +14,13 @@ PROMPT = ">" * 3  # of an example in a docstring
 
 
 def number(x: Any, digits: int = 4) -> str:
-    """A number as a person writes it; a curve by its size and range."""
+    """A number as a person writes it; a curve by its size and range; words as they are."""
     if x is None:
         return "not measured"
     if isinstance(x, bool) or not isinstance(x, int | float | list):
         return str(x)
+    if isinstance(x, list) and any(isinstance(a, str) for a in x):
+        return "; ".join(map(str, x))
     if np.ndim(x):
         v = np.asarray(x, float)
         return (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strobe.app.laws_table import laws_of
+from strobe.app.laws_table import laws_of, number
 from strobe.app.sealed import about
 from strobe.app.traces import Panel
 from strobe.core.prediction import Prediction, judge
@@ -47,3 +47,8 @@ def test_a_seal_of_before_the_fields_still_holds_when_judged_today(tmp_path: Pat
 ])  # fmt: skip
 def test_a_panel_holds_what_speaks_of_its_series(series: list[str], of: str, held: bool) -> None:
     assert bool(about(Panel("p", series), [{"sealed": True, "series": of}])) is held
+
+
+def test_words_among_a_reports_facts_are_shown_as_they_are() -> None:
+    assert number(["fails     x: predicted 1", "not computed"]) == "fails     x: predicted 1; not computed"
+    assert number([]) == ""
