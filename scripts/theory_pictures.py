@@ -121,9 +121,27 @@ def hyperparameters(of: dict[str, dict[str, Rows]], axes: Any) -> None:
 
 
 def universality(of: dict[str, dict[str, Rows]], axes: Any) -> None:
-    """Similarity of networks from two seeds above that of untrained ones, and barriers between them."""
-    print({k: list(v[0]) for k, v in of["universality"].items() if v})
-    raise KeyError("not yet")
+    """Similarity of networks from two seeds beside untrained ones, and barriers between them."""
+    rows = [r for r in of["universality"]["similarity of the second layer"] if r["measure"] == "CKA"]
+    width = column(rows, "width")
+    axes[0].plot(width, column(rows, "raw, layer 2"), "o-", color=BLUE, label="trained pairs")
+    axes[0].plot(width, column(rows, "untrained, layer 2"), "s--", color=GREY, label="untrained pairs")
+    axes[0].fill_between(
+        width, column(rows, "untrained, layer 2"), column(rows, "raw, layer 2"), color=BLUE, alpha=0.12, label="excess"
+    )
+    axes[0].set(
+        xscale="log",
+        xlabel="width",
+        ylabel="CKA of the second layer",
+        ylim=(0, 1.02),
+        title="Two seeds, one representation",
+    )
+    rows = of["universality"]["barriers"]
+    axes[1].loglog(column(rows, "width"), column(rows, "as they are"), "s-", color=GREY, label="as they are")
+    axes[1].loglog(column(rows, "width"), column(rows, "matched"), "o-", color=BLUE, label="hidden units matched")
+    axes[1].set(xlabel="width", ylabel="loss barrier on the straight line", title="One basin, up to the order of units")
+    for ax in axes:
+        _ticks(ax, width)
 
 
 PICTURES: dict[str, Callable[..., None]] = {
