@@ -452,7 +452,12 @@ def verify_laws(
 
     def text() -> None:
         table("", ["study", "prediction", "verdict"], [[r["study"], r["prediction"], r["verdict"]] for r in rows])()
-        said = "not as they must be:" if odd else "no law fails, and every null does."
+        words = [r["verdict"] for r in rows if "must fail" not in r["prediction"]]
+        nulls = [r["verdict"] for r in rows if "must fail" in r["prediction"]]
+        counts = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "fails", "undecided", "outside") if w in words)
+        said = f"{counts}; {nulls.count('fails')} of {len(nulls)} nulls fail" + (
+            ". Not as it must be:" if odd else ", as they must."
+        )
         print(f"\n{len(rows)} predictions, {seconds:.0f} CPU seconds: {said}")
         for line in odd:
             print(f"  {line}")

@@ -38,12 +38,15 @@ class Widening:
     optimizer: str
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Rescale the initial values in place, before training; the same model comes back."""
+        """Rescale the initial values in place, once, before training; the same model comes back. Raises `BadOption` the second time."""
         own = dict(model.named_parameters())
+        if any(getattr(own[row.name], "widened", False) for row in self.rows if row.scale != 1):
+            raise BadOption("this model was rescaled before: a second time would be once too often; build it anew")
         with torch.no_grad():
             for row in self.rows:
                 if row.scale != 1:
                     own[row.name].mul_(row.scale)
+                    own[row.name].widened = True  # type: ignore[attr-defined]
         return model
 
     def groups(self, model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
@@ -83,16 +86,19 @@ def widening(
     with m the factor by which that side is wider than in the base model. No multiplier goes into the forward pass: the one of the
     readout is carried by its initial values and its learning rate, which for Adam and SGD is the same (arXiv:2203.03466, table 3).
     Depth: a residual branch is scaled by depth^−depth_exponent through the last matrix of it, and hidden and vector learning
-    rates by depth^(depth_exponent − 1), for Adam (depth the factor by which the model is deeper: arXiv:2505.01618).
+    rates of the blocks that hold one by depth^(depth_exponent − 1), for Adam
+    (depth the factor by which the model is deeper: arXiv:2505.01618).
 
     Args: base, the same architecture at the width (and at the model's depth) where lr was tuned; roles, {pattern: role} for
     parameters whose shape does not tell (a raw matrix that widens on one side); branches, patterns of the names of parameters that
-    write to a residual stream last; depth_exponent, 1 (each layer learns) or ½.
+    write to a residual stream last (a weight
+    brings its bias); depth_exponent, 1 (each layer learns) or ½.
     Regime: one width, grown together; as many heads or as large, but attention logits divided by the head's size, not its
     root, where the size grows; Adam's epsilon small against the gradients. Values that a module sets to constants are left.
     Raises `BadOption` where the parameters of the two differ in name or number of dimensions, a role can not be told, or an
     embedding is tied to a readout (each needs another rule: untie them).
-    Ref: Yang et al., arXiv:2203.03466, tables 3 and 8. Departure: initial spreads are measured on the base model, not assumed.
+    Ref: Yang et al., arXiv:2203.03466, tables 3 and 8. Departures: initial spreads are measured on the
+    base model, not assumed; biases keep the spread that the module gives them (torch's shrinks with √fan_in, table 3 has it constant).
 
     >>> build = lambda n: nn.Sequential(nn.Linear(8, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 2))
     >>> table = widening(build(256), build(64))
@@ -108,6 +114,8 @@ def widening(
         raise BadOption(f"widening needs depth > 0 and depth_exponent 0.5 or 1, got {depth} and {depth_exponent}")
     if depth != 1 and optimizer != "adam":
         raise BadOption("widening has a rule of depth for adam only: leave depth at 1, or train with Adam")
+    if depth != 1 and not branches:
+        raise BadOption("a deeper model needs branches=[...]: the parameters that write to the residual stream last")
     own, other = dict(model.named_parameters()), dict(base.named_parameters())
     if odd := sorted(set(own) ^ set(other)):
         raise BadOption(f"the model and its base differ by the parameter {odd[0]!r}: build both by the same code")
@@ -120,6 +128,13 @@ def widening(
     unmatched = {p for p in [*(roles or {}), *branches] if not fnmatch.filter(own, p)}
     if unmatched:
         raise BadOption(f"no parameter is called {sorted(unmatched)[0]!r}; {near(sorted(unmatched)[0], list(own))}")
+    ends = {n for b in branches for n in fnmatch.filter(own, b)}
+    ends |= {n for n in own if n.endswith(".bias") and f"{n.removesuffix('bias')}weight" in ends}
+    blocks = {_block(n) for n in ends}
+    if depth != 1 and depth_exponent != 1 and all(p.shape == other[n].shape for n, p in own.items()):
+        raise BadOption(
+            "at equal width the roles that ½ needs cannot be told: give a narrower base, or depth_exponent=1"
+        )
     rows = []
     for name, p in own.items():
         was = other[name]
@@ -132,12 +147,19 @@ def widening(
         spread = _spread(was) if role in ("input", "hidden", "output") else 0.0
         std, lr = _rule(role, m_in, m_out, optimizer)
         scale = std * spread / _spread(p) if spread and _spread(p) and (m_in, m_out) != (1, 1) else 1.0
-        if role in ("hidden", "vector"):
+        if role in ("hidden", "vector") and _block(name) in blocks:
             lr *= depth ** (depth_exponent - 1)
-        if any(fnmatch.fnmatch(name, b) for b in branches):
+        if name in ends:
             scale, lr = scale * depth**-depth_exponent, lr * depth**-depth_exponent
         rows.append(Row(name, role, tuple(p.shape), m_in, m_out, spread, scale, lr))
     return Widening(rows, optimizer)
+
+
+def _block(name: str) -> str:
+    """Its repeated block: the name up to its first number."""
+    parts = name.split(".")
+    at = next((i for i, x in enumerate(parts) if x.isdigit()), len(parts) - 1)
+    return ".".join(parts[: at + 1])
 
 
 def _rule(role: str, m_in: float, m_out: float, optimizer: str) -> tuple[float, float]:

@@ -32,8 +32,9 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, *, draws: int = 100, see
         min over α, β of  min over E, A, B >= 0 of  Σ ((E + A n^−α + B d^−β) / L − 1)²
 
     Args: n, d, loss, one of each for a run: parameters, examples, loss; draws of the bootstrap.
-    Regime: noise about proportional to the loss; n and d not both a function of the other (their ranges of at least a factor of 4).
-    Raises `ValueError` for fewer than 8 runs, or sizes and losses that are not positive.
+    Regime: noise about proportional to the loss; n and d not both a function of the other (a range of at least a factor of 3 in each,
+    a correlation of the logarithms below 0.95).
+    Raises `ValueError` for fewer than 8 runs or 2 draws, sizes and losses that are not positive, or runs outside the regime.
     Ref: the form, Hoffmann et al., arXiv:2203.15556, equation 10; the way, arXiv:2603.22339.
 
     >>> n, d = (x.ravel() for x in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
@@ -48,6 +49,17 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, *, draws: int = 100, see
         )
     if not all((x > 0).all() and np.isfinite(x).all() for x in (n, d, loss)):
         raise ValueError("sizes and losses must be positive numbers")
+    if draws < 2:
+        raise ValueError(f"a standard error needs at least 2 draws, got {draws}")
+    for name, x in (("n", n), ("d", d)):
+        if x.max() < 3 * x.min():
+            raise ValueError(
+                f"{name} spans a factor of {x.max() / x.min():.2g}: below 3 its exponent is not identified"
+            )
+    if abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > 0.95:
+        raise ValueError(
+            "n and d grow together in these runs: their two terms cannot be told apart; vary one at a fixed other"
+        )
     best = _fit(n, d, loss, None)
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(n), (draws, len(n)))

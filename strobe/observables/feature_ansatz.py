@@ -87,8 +87,10 @@ def agop(snap: Snapshot, data: Any, layers: Sequence[str], outputs: str = "") ->
     try:
         with snap.quiet():
             snap.loss(snap.model, data)
-            if missing := [p for p in layers if p not in entered] or not given:
-                raise BadOption(f"{missing if missing is True else missing[0]!r} does not run in the forward pass")
+            if missing := [p for p in layers if p not in entered]:
+                raise BadOption(f"{missing[0]!r} does not run in the forward pass")
+            if not given:
+                raise BadOption(f"{outputs!r} does not run in the forward pass: there are no outputs to differentiate")
             f = given[-1].flatten(1) if given[-1].ndim > 1 else given[-1][:, None]
             out = {
                 p: torch.zeros(x.shape[-1], x.shape[-1], dtype=torch.float64, device=x.device)

@@ -20,7 +20,10 @@ def passing(snap: Snapshot) -> Passing:
             def keep(module: nn.Module, args: tuple[Any, ...], out: Any, path: str = path) -> None:
                 if isinstance(out, Tensor) and args and isinstance(args[0], Tensor):
                     seen.pop(path, None)
-                    seen[path] = (args, out.detach())
+                    kept = tuple(
+                        a.detach().clone() if isinstance(a, Tensor) else a for a in args
+                    )  # layers after may write in place
+                    seen[path] = (kept, out.detach().clone())
 
             hooks.append(module.register_forward_hook(keep))
     try:
@@ -35,9 +38,10 @@ def passing(snap: Snapshot) -> Passing:
 def moved(snap: Snapshot, before: Passing, steps: int = 1) -> list[dict[str, Any]]:
     """One row a layer: how far its output for the inputs of `before` has moved since, for each of `steps`.
 
-        move = rms(f_now(x) − f_then(x)) / steps     size = rms(f_then(x))     gain = size / rms(x)     relative = move / size
+        move = rms(f_now(x) − f_then(x)) / steps     size = rms(f_then(x))     relative = move / size
+        gain = rms(f_then(x) − bias) / rms(x)    None where x are indices, or nothing
 
-    so that what earlier layers changed is left out. Of the last layer, relative counts a size below 1 as 1: a readout may start at 0.
+    so that what earlier layers changed is left out. Of the last layer, and of one that starts at 0, relative counts a size below 1 as 1.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
     >>> snap = Snapshot(net, lambda m, x: m(x).sum(), torch.eye(2))
@@ -50,11 +54,28 @@ def moved(snap: Snapshot, before: Passing, steps: int = 1) -> list[dict[str, Any
     with snap.quiet(), torch.no_grad():
         for path, (given, was) in before.items():
             move, size = _rms(known[path](*given) - was) / steps, _rms(was)
-            entered = _rms(given[0]) if given[0].is_floating_point() else 1.0
-            table.append({"layer": path, "move": move, "size": size, "gain": size / max(entered, 1e-30)})
+            table.append({"layer": path, "move": move, "size": size, "gain": _gain(known[path], given[0], was)})
     for row in table:
-        row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] else 1e-30)
+        row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] or row["size"] == 0 else 0.0)
     return table
+
+
+def _gain(module: nn.Module, entered: Tensor, out: Tensor) -> float | None:
+    size = _rms(entered) if entered.is_floating_point() else 0.0
+    if not size > 0:
+        return None
+    bias = getattr(module, "bias", None)
+    if isinstance(bias, Tensor):
+        shape = [1] * out.ndim
+        axis = (
+            out.ndim - 1
+            if isinstance(module, nn.Linear)
+            else max(1, out.ndim - getattr(module, "weight", out).ndim + 1)
+        )
+        if out.shape[axis] == len(bias):
+            shape[axis] = -1
+            out = out - bias.detach().view(shape)
+    return _rms(out) / size
 
 
 def _rms(x: Tensor) -> float:

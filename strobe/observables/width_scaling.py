@@ -39,7 +39,7 @@ def best_learning_rate(
     twentieth of a spacing of the rates. `how`: the losses (rate, seed), and a flag where the best is the first or the last rate (lr*
     lies outside, the value is a bound).
     Cost: rates × seeds × steps gradients, batched (`StackedLoss`). Diverged copies count as infinitely bad.
-    Raises `BadOption` for too few or unordered rates, fewer than 2 seeds, or where every rate diverges.
+    Raises `BadOption` for too few or unordered rates, fewer than 2 seeds, where every rate diverges, or for a loss not above zero.
     Ref: arXiv:2203.03466, figure 1.
 
     >>> x = torch.linspace(-1, 1, 8)[:, None]
@@ -59,6 +59,10 @@ def best_learning_rate(
     if optimizer not in ("adam", "sgd"):
         raise BadOption(f"optimizer is adam or sgd, got {optimizer!r}")
     losses = _trained(build, loss, batch, sizes, list(seeds), steps, last, optimizer, multipliers or {})
+    if not (losses > 0).all():
+        raise BadOption(
+            f"a training loss of {losses.min():.3g}: log L needs a loss above zero, so add what it lacks to its floor"
+        )
     octaves, logs = np.log2(sizes), np.log(losses)
     if not np.isfinite(losses).all(1).any():
         raise BadOption(f"every rate from {sizes[0]:.3g} on diverges: give smaller ones")

@@ -6,26 +6,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from strobe.core.data import count, rows
 from strobe.core.errors import BadOption, CannotReplay, Diverged, StrobeError
 from strobe.core.prediction import judge
 from strobe.core.reading import Reading
-from strobe.core.snapshot import Snapshot
 from strobe.laws.edge_of_stability import edge_of_stability
 from strobe.observables.gradient_noise import gradient_noise
 from strobe.observables.layer_moves import moved, passing
 from strobe.observables.sharpness import preconditioned_sharpness, sharpness
-from strobe.runs.run import Opened, Run
+from strobe.runs.run import Run
+from strobe.studies.advised_run import Advised
 
 Kind = Literal["wrong", "obeyed", "note", "outside"]
 ORDER: tuple[Kind, ...] = ("wrong", "obeyed", "note", "outside")
 UNEVEN = 10.0  # how unlike the moves of two layers may be before one learning rate cannot serve both
-GAIN = 10.0  # how much one layer may scale what passes, up or down
+GAIN = 10.0  # how much larger one layer may make what passes (a small one is often meant: a branch that starts at zero)
+NEXT, MEAN = 8, 10  # stored steps looked at for a first move; steps whose mean still speaks of one
 POINTS = 9  # stored steps at which the held-out loss is measured
 CHUNKS = 16  # of held-out examples, for the error
 WORSE = 3.0  # standard errors by which the held-out loss must have risen
+MEMORISED = 0.01  # of the first loss: below it a probe is taken for one that was trained on
 RISE = 0.02  # and the share of it
 SETTLED = 10  # steps after which Adam's second moments are more than one gradient
 OPTIMIZERS = {"SGD": "gd", "Adam": "adam", "AdamW": "adam"}
@@ -45,62 +47,6 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-class Advised:
-    """A run with what its laws need: snapshots, the optimizer's settings, the loss it recorded."""
-
-    def __init__(self, run: Run, model: Any = None, loss: Any = None, probe: Any = None) -> None:
-        self.run, self.given = run, (model, loss, probe)
-        self._opened = Opened(run) if model is None else None
-        self.stored = run.stored()
-
-    def at(self, step: int) -> Snapshot:
-        """The run at a step. Raises as `Run.at`."""
-        if self._opened is not None:
-            return self._opened.at(step)
-        model, loss, probe = self.given
-        return self.run.at(step, model=model, loss=loss, probe=probe)
-
-    def optimizer(self, step: int) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """(class, settings of its first group, P of Adam by parameter name). Raises `CannotReplay` where it was not recorded."""
-        snap = self.at(step)
-        kind = str(self.run.facts["objects"].get("optimizer", "")).rpartition(".")[2]
-        if not kind:
-            raise CannotReplay("no optimizer was recorded: record(..., optimizer=optimizer)")
-        kept = self.run.state(step)["objects"]["optimizer"]
-        groups, state = kept["param_groups"], kept["state"]
-        if len({float(g["lr"]) for g in groups}) > 1:
-            raise CannotReplay("its parameter groups have different learning rates: one edge does not serve them")
-        live = self._opened.recorder.objects["optimizer"] if self._opened is not None else None
-        order = (
-            [p for g in live.param_groups for p in g["params"]] if live is not None else list(snap.model.parameters())
-        )
-        names = {id(p): n for n, p in snap.model.named_parameters()}
-        p: dict[str, Tensor] = {}
-        for i, x in enumerate(order):
-            s = state.get(i, state.get(str(i)))
-            if s and "exp_avg_sq" in s and id(x) in names:
-                if s["exp_avg_sq"].shape != x.shape:
-                    raise CannotReplay(
-                        "the optimizer's parameters are not in the model's order: record the loop with entry="
-                    )
-                t, (b1, b2) = float(s["step"]), groups[0]["betas"]
-                p[names[id(x)]] = (1 - b1**t) * ((s["exp_avg_sq"] / (1 - b2**t)).sqrt() + groups[0]["eps"])
-        return kind, dict(groups[0]), p
-
-    def losses(self) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values) of the training loss; empty where none was recorded."""
-        if "loss" not in self.run.names():
-            return np.zeros(0), np.zeros(0)
-        series = self.run.series("loss")
-        return np.asarray(series.steps), np.asarray(series.values, float)
-
-    def finite(self) -> list[int]:
-        """Stored steps up to the last at which the recorded loss was a number."""
-        steps, values = self.losses()
-        bad = steps[~np.isfinite(values)]
-        return [s for s in self.stored if not len(bad) or s < bad[0]]
-
-
 def advise(
     run: Run, *, model: nn.Module | None = None, loss: Any = None, probe: Any = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -118,7 +64,7 @@ def advise(
     if not run.stored():
         raise BadOption(f"{run.name} has no stored step to look at: record it with snapshots=")
     about = Advised(run, model, loss, probe)
-    checks = {"learning rate": _edge, "width": _layers, "data": _data, "batch": _batch}
+    checks = {"loss": _lost, "learning rate": _edge, "width": _layers, "data": _data, "batch": _batch}
     found: list[Finding] = []
     for k, (name, check) in enumerate(checks.items()):
         if progress:
@@ -139,53 +85,72 @@ def advise(
     return sorted(found, key=lambda f: (ORDER.index(f.kind), -f.weight))
 
 
+def _lost(about: Advised) -> list[Finding]:
+    """Is the loss a number to the end?"""
+    if about.lost is None:
+        return []
+    _, values = about.losses
+    good = values[np.isfinite(values)]
+    saw = f"not a number from step {about.lost} on" + (
+        f"; {good[0]:.3g} at first, {good[-1]:.3g} at last" if len(good) else ""
+    )
+    means = "All after that step is lost. If nothing above names the cause, look at the batch of that step and at half precision."
+    return [
+        Finding(
+            "wrong", "finite loss", "the loss is a number at every step", saw, means, "", -0.5, {"step": about.lost}
+        )
+    ]
+
+
 def _edge(about: Advised) -> list[Finding]:
-    """λ₁ lr over the edge of this optimizer, early and late."""
+    """λ₁ lr over the edge of this optimizer: early, and at the last stored step with a learning rate."""
     finite = about.finite()
-    early = next((s for s in finite if s > about.run.start), None)
-    kind, group, _ = about.optimizer(finite[0])
+    kind, _, _ = about.optimizer(finite[0])
     if kind not in OPTIMIZERS:
         raise CannotReplay(f"edge_of_stability knows no optimizer {kind}; it knows torch.optim.SGD, Adam and AdamW")
-    early = (
-        finite[0] if OPTIMIZERS[kind] == "gd" else next((s for s in finite if s >= about.run.start + SETTLED), early)
-    )
-    if early is None:
+    after = 0 if OPTIMIZERS[kind] == "gd" else SETTLED
+    usable = [s for s in finite if s >= about.run.start + after] or [s for s in finite if s > about.run.start]
+    if not usable:
         raise CannotReplay("no step after the first is stored, and Adam has no preconditioner before it")
-    _, values = about.losses()
-    last = values[-max(len(values) // 10, 1) :]
-    worse = len(values) > 1 and not (np.isfinite(last).all() and np.mean(last) < values[0])
-    out = []
-    for step in dict.fromkeys([early, finite[-1]]):
-        kind, group, p = about.optimizer(step)
-        law = _stable(kind, group)
-        snap = about.at(step)
-        got = preconditioned_sharpness(snap, preconditioner=p) if p else sharpness(snap)
-        reading = Reading(np.ravel(got.value)[0], np.ravel(got.err)[0], got.unit)
-        verdict = judge(replace(law, side="below"), reading)
-        times, err = reading.value / law.value, reading.err / law.value
-        said = f"stable below λ₁ = {law.value:.4g} (lr {group['lr']:.3g}, {law.knobs['optimizer']})"
-        saw = f"λ₁ = {reading.value:.4g} ± {reading.err:.2g} at step {step}: {times:.3g} ± {err:.1g} of it"
-        largest = group["lr"] / times if times > 0 else float("inf")
-        numbers = {"step": step, "sharpness": reading.value, "err": reading.err, "edge": law.value, "lr": float(group["lr"]),
-                   "word": verdict.word, "largest_stable_lr": largest}  # fmt: skip
-        octaves = float(np.log2(max(times, 1e-9)))
-        if verdict.word == "fails" and worse:
-            end = f"{np.mean(last):.3g}" if np.isfinite(last).all() else "not a number"
-            means = (f"The learning rate is {times:.2g} times the largest stable one, {largest:.2g}, and the loss went from "
-                     f"{values[0]:.3g} to {end}: start below {largest:.2g}, or warm up to it.")  # fmt: skip
-            return [Finding("wrong", "edge of stability", said, saw, means, law.ref, octaves, numbers)]
-        elif verdict.word == "fails":
-            means = "Over the edge, and yet the loss falls: a passing spike, or noise of small batches. Look at the strip there."
-            out.append(Finding("note", "edge of stability", said, saw, means, law.ref, octaves, numbers))
-        elif times > 0.8:
-            means = (
-                "At the edge, where training holds its own sharpness: a larger rate would train flatter, or not at all."
-            )
-            out.append(Finding("obeyed", "edge of stability", said, saw, means, law.ref, octaves, numbers))
-        else:
-            means = f"Stable: curvature alone would allow a rate up to {largest:.2g} here."
-            out.append(Finding("obeyed", "edge of stability", said, saw, means, law.ref, octaves, numbers))
-    return out
+    running = lambda steps: next((s for s in steps if float(about.optimizer(s)[1]["lr"]) > 0), None)  # noqa: E731
+    early, late = running(usable), running(reversed(usable))
+    if early is None or late is None:
+        raise CannotReplay("the learning rate is 0 at every stored step")
+    found = [_at_edge(about, early)]
+    if found[0].kind != "wrong" and late != early and not about.worse:
+        found.append(_at_edge(about, late))
+    return found
+
+
+def _at_edge(about: Advised, step: int) -> Finding:
+    kind, group, p = about.optimizer(step)
+    law, snap = _stable(kind, group), about.at(step)
+    got = preconditioned_sharpness(snap, preconditioner=p) if p else sharpness(snap)
+    decay = (
+        float(group.get("weight_decay", 0.0)) if kind == "SGD" else 0.0
+    )  # L2: its curvature adds to every eigenvalue
+    reading = Reading(np.ravel(got.value)[0] + decay, np.ravel(got.err)[0], got.unit)
+    verdict = judge(replace(law, side="below"), reading)
+    times, err = reading.value / law.value, reading.err / law.value
+    said = f"stable below λ₁ = {law.value:.4g} (lr {group['lr']:.3g}, {law.knobs['optimizer']})"
+    name = f"λ₁ + decay {decay:.2g}" if decay else "λ₁"
+    saw = f"{name} = {reading.value:.4g} ± {reading.err:.2g} at step {step}: {times:.3g} ± {err:.1g} of it"
+    largest = group["lr"] / times if times > 0 else float("inf")
+    numbers = {"step": step, "sharpness": reading.value, "err": reading.err, "edge": law.value, "lr": float(group["lr"]),
+               "word": verdict.word, "largest_stable_lr": largest}  # fmt: skip
+    kinds: Kind = "obeyed"
+    means = f"Stable: curvature alone would allow a rate up to {largest:.2g} here."
+    if verdict.word == "fails" and about.worse:
+        kinds, (_, values) = "wrong", about.losses
+        end = f"{values[-1]:.3g}" if np.isfinite(values[-1]) else "not a number"
+        means = (f"The learning rate is {times:.2g} times the largest stable one, {largest:.2g}, and the loss went from "
+                 f"{values[0]:.3g} to {end}: start below {largest:.2g}, or warm up to it.")  # fmt: skip
+    elif verdict.word == "fails":
+        kinds = "note"
+        means = "Over the edge, and yet the loss falls: a passing spike, or noise of small batches. Look at the strip there."
+    elif times > 0.8:
+        means = "At the edge, where training holds its own sharpness: a larger rate would train flatter, or not at all."
+    return Finding(kinds, "edge of stability", said, saw, means, law.ref, float(np.log2(max(times, 1e-9))), numbers)
 
 
 def _stable(kind: str, group: dict[str, Any]) -> Any:
@@ -201,32 +166,37 @@ def _stable(kind: str, group: dict[str, Any]) -> Any:
 def _layers(about: Advised) -> list[Finding]:
     """How far the first recorded steps move each layer's own output, and how layers scale what passes at the start."""
     finite = about.finite()
-    first = finite[0]
-    then = next((s for s in finite if s > first), None)
-    if then is None:
+    first, later = finite[0], finite[1:NEXT]
+    if not later:
         raise CannotReplay("two stored steps are needed to see how layers move")
     snap = about.at(first)
     seen = passing(snap)
     if len(seen) < 2:
         raise CannotReplay("it has fewer than two layers with a matrix: none is left behind by another")
-    table = moved(about.at(then), seen, then - first)
-    moves, gains = [r["relative"] for r in table], [r["gain"] for r in table]
+    held = sum(p.numel() for path in seen for p in snap.model.get_submodule(path).parameters(recurse=False))
+    unseen = sum(p.numel() for p in snap.model.parameters()) - held
+    for then in later:  # a warm-up may begin at a rate of zero
+        table = moved(about.at(then), seen, then - first)
+        least = min((r for r in table if r["relative"] > 0), key=lambda r: r["relative"], default=None)
+        if least is not None:
+            break
     most = max(table, key=lambda r: r["relative"])
-    least = min((r for r in table if r["relative"] > 0), key=lambda r: r["relative"], default=None)
+    moves = [r["relative"] for r in table]
     if least is None:
         raise CannotReplay(f"no layer moved between steps {first} and {then}")
     said = "one step moves no layer's own output by more than its size, and all by like amounts"
     saw = f"{most['layer']} by {most['relative']:.3g} of its size a step, {least['layer']} by {least['relative']:.2g}"
+    saw += f" (the mean of steps {first} to {then})" if then - first > 1 else f" (step {first} to {then})"
+    saw += f"; {unseen:,} parameters are in modules not looked at" if unseen > 0 else ""
     ref, numbers = "arXiv:2203.03466", {"layers": table, "steps": [first, then]}
     wild = most["relative"] > 1 and most["relative"] / least["relative"] > UNEVEN
-    inner = table[:-1]
-    odd = [r for r in inner if not 1 / GAIN < r["gain"] < GAIN]
-    weight = float(np.log2(max(max(moves) / 1.0, max(gains) / GAIN, 1e-9)))
+    odd = [r for r in table[:-1] if r["gain"] is not None and r["gain"] > GAIN]
+    weight = float(np.log2(max(max(moves), *(r["gain"] / GAIN for r in odd), 1e-9)))
     if odd:
-        worst = max(odd, key=lambda r: abs(np.log(r["gain"])))
-        means = (f"At the start {worst['layer']} scales what passes by {worst['gain']:.3g}: its initial values do not fit its width. "
+        worst = max(odd, key=lambda r: r["gain"])
+        means = (f"At step {first} {worst['layer']} makes what passes {worst['gain']:.3g} times larger: its values do not fit its width. "
                  "Divide their spread by √(inputs), or take the table of strobe.edits.mup.")  # fmt: skip
-        said, saw = f"a layer scales what passes by {1 / GAIN:g} to {GAIN:g}", f"{worst['layer']}: {worst['gain']:.3g}"
+        said, saw = f"a layer makes what passes at most {GAIN:g} times larger", f"{worst['layer']}: {worst['gain']:.3g}"
         return [Finding("wrong", "layer moves", said, saw, means, ref, weight, numbers)]
     if wild:
         means = (f"One learning rate does not serve these widths: {most['layer']} is thrown while {least['layer']} hardly moves. "
@@ -235,11 +205,17 @@ def _layers(about: Advised) -> list[Finding]:
     if max(moves) > 1:
         means = "A step moves a layer by more than its own size. All layers alike: it is the rate, not the width."
         return [Finding("note", "layer moves", said, saw, means, ref, weight, numbers)]
-    return [Finding("obeyed", "layer moves", said, saw, "No layer is thrown by a step.", ref, weight, numbers)]
+    means = "No layer is thrown by a step."
+    if then - first > MEAN:
+        means = f"Over {then - first} steps no layer is thrown in the mean; single steps are not known: store steps 0 and 1."
+        return [Finding("note", "layer moves", said, saw, means, ref, weight, numbers)]
+    return [Finding("obeyed", "layer moves", said, saw, means, ref, weight, numbers)]
 
 
 def _data(about: Advised) -> list[Finding]:
     """The loss on held-out examples at stored steps, each chunk of them against itself."""
+    if about.lost is not None:
+        raise CannotReplay(f"the loss is not a number from step {about.lost} on")
     finite = about.finite()
     if len(finite) < 3:
         raise CannotReplay("three stored steps are needed to see a held-out loss turn")
@@ -260,8 +236,8 @@ def _data(about: Advised) -> list[Finding]:
     best = int(np.argmin(mean))
     rise = table[-1] - table[best]
     x, err = float(rise.mean()), float(rise.std(ddof=1) / len(parts) ** 0.5)
-    steps, values = about.losses()
-    if not len(values):
+    steps, values = about.losses
+    if not about.told:
         raise CannotReplay("no training loss was recorded to set against it: rec.step(loss=loss)")
     width = max(len(steps) // 50, 1)
 
@@ -297,13 +273,22 @@ def _data(about: Advised) -> list[Finding]:
                 "note", "held-out loss", said, saw, "It rose, with the training loss or by little.", "", 0.0, numbers
             )
         ]
+    if mean[-1] < MEMORISED * mean[0] and mean[-1] < 2 * now:
+        means = "The probe is fitted as closely as the training data: is it held out? Then nothing is missing."
+        return [Finding("note", "held-out loss", said, saw, means, "", 0.0, numbers)]
     gain = mean[0] - mean[-1]
-    means = "Not limited by its data so far." if gain > 0 else "It did not fall: nothing was learned of these examples."
+    means = (
+        "Not limited by its data so far, if the probe is held out."
+        if gain > 0
+        else "It did not fall: nothing was learned of these examples."
+    )
     return [Finding("obeyed" if gain > 0 else "note", "held-out loss", said, saw, means, "", 0.0, numbers)]
 
 
 def _batch(about: Advised) -> list[Finding]:
     """The gradient noise scale at the last stored step: the batch size beyond which larger ones gain little."""
+    if about.worse:
+        raise CannotReplay("the loss ended above its start: the noise there says nothing of a batch size")
     step = about.finite()[-1]
     got = gradient_noise(about.at(step), chunks=min(64, count(about.at(step).data)))
     said = "below the noise scale a batch twice as large does the work of two steps; far above it nothing is gained"

@@ -85,8 +85,19 @@ def test_depth_goes_into_the_last_matrix_of_a_branch() -> None:
     """arXiv:2505.01618: branches / depth; with the exponent ½ hidden and vector rates / √depth as well."""
     rows = {r.name: r for r in widening(mlp(32), mlp(32), branches=["2.weight"], depth=4.0).rows}
     assert (rows["2.weight"].scale, rows["2.weight"].lr, rows["0.weight"].lr) == (0.25, 0.25, 1.0)
-    half = {r.name: r for r in widening(mlp(64), mlp(32), branches=["2.*"], depth=4.0, depth_exponent=0.5).rows}
+    assert (rows["2.bias"].scale, rows["2.bias"].lr) == (0.25, 0.25)
+    half = {r.name: r for r in widening(mlp(64), mlp(32), branches=["2.weight"], depth=4.0, depth_exponent=0.5).rows}
     assert half["2.weight"].lr == pytest.approx(1 / 2 * 1 / 2 * 1 / 2)
+    assert half["0.bias"].lr == 1.0  # no part of a repeated block
+    with pytest.raises(BadOption, match="at equal width"):
+        widening(mlp(32), mlp(32), branches=["2.weight"], depth=4.0, depth_exponent=0.5)
+
+
+def test_a_model_is_rescaled_once() -> None:
+    model, table = mlp(64), widening(mlp(64), mlp(16))
+    table.apply(model)
+    with pytest.raises(BadOption, match="rescaled before"):
+        table.apply(model)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +108,7 @@ def test_depth_goes_into_the_last_matrix_of_a_branch() -> None:
         ({"roles": {"0.weight": "inptu"}}, "did you mean input"),
         ({"depth": 0.0}, "depth > 0"),
         ({"depth": 2.0, "optimizer": "sgd"}, "for adam only"),
+        ({"depth": 2.0}, "needs branches"),
     ],
 )
 def test_bad_options_are_one_clear_line(options: dict[str, Any], said: str) -> None:

@@ -79,6 +79,8 @@ def test_a_best_rate_at_the_end_is_flagged_and_a_wild_one_refused() -> None:
     ):
         with pytest.raises(BadOption):
             best_learning_rate(build, loss, batch, **({"rates": RATES, "steps": 10, "last": 5} | bad))
+    with pytest.raises(BadOption, match="above zero"):
+        best_learning_rate(build, lambda m, d: loss(m, d) - 5, batch, rates=RATES, steps=10, last=5)
     with pytest.raises(BadOption, match="multipliers name 'nowhere'"):
         best_learning_rate(build, loss, batch, rates=RATES, steps=10, last=5, multipliers={"nowhere": 2.0})
 

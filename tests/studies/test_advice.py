@@ -137,3 +137,87 @@ def test_an_outside_optimizer_is_said_and_the_other_laws_go_on(tmp_path: Path) -
     said = {f.law: f for f in found}
     assert "Rprop" in said["learning rate"].means
     assert said["layer moves"].kind == "obeyed"
+
+
+class Reader(nn.Module):
+    """Token ids in, a zero-initialised branch beside the stream, small embeddings, ReLU in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed = nn.Embedding(30, 16)
+        self.norm = nn.LayerNorm(16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.act = nn.ReLU(inplace=True)
+        self.head = nn.Linear(16, 30)
+        with torch.no_grad():
+            self.embed.weight.mul_(0.02)
+            self.down.weight.zero_()
+            self.down.bias.zero_()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        return self.head(self.norm(x + self.down(self.act(self.up(self.norm(x))))))
+
+
+def next_token(model: nn.Module, tokens: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def words(n: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return (torch.randint(30, (n, 1), generator=g) + torch.arange(12) * torch.randint(1, 3, (n, 1), generator=g)) % 30
+
+
+def test_small_embeddings_zero_branches_in_place_activations_and_schedules_are_not_blamed(tmp_path: Path) -> None:
+    model = Reader()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1, "lr": 3e-3}, {"params": rest, "weight_decay": 0.0, "lr": 1e-3}]
+    optimizer = torch.optim.AdamW(groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(t / 5, 1.0) * (1 - t / 120))
+    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, scheduler=schedule) as rec:
+        for step in rec.steps(120):
+            value = next_token(model, words(32, step))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            rec.step(loss=value)
+    found = advise(open_run(tmp_path / "r"), model=Reader(), loss=next_token, probe=words(256, 10_000))
+    assert not wrong(found), found[0]
+    assert "layer moves" in {f.law for f in found if f.kind == "obeyed"}
+
+
+@pytest.mark.filterwarnings("ignore::strobe.runs.directory.StrobeWarning")
+def test_a_loss_of_another_name_and_one_that_is_no_number_are_seen(tmp_path: Path) -> None:
+    model = network(32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e9)
+    data = examples(256, 0)
+    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, snapshots=1) as rec:
+        for _ in range(20):
+            optimizer.zero_grad()
+            value = loss(model, data)
+            value.backward()
+            optimizer.step()
+            rec.step(train_loss=value)
+    found = advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
+    assert wrong(found) == ["edge of stability", "finite loss"]
+
+
+def test_weight_decay_over_the_edge_is_in_the_curvature(tmp_path: Path) -> None:
+    """lr · decay = 2.5 > 2: every direction diverges, whatever the loss; plain curvature alone is stable at the start."""
+    model = network(32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=5.0)
+    data = examples(256, 0)
+    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer) as rec:
+        for _ in range(12):
+            optimizer.zero_grad()
+            value = loss(model, data)
+            value.backward()
+            optimizer.step()
+            rec.step(loss=value)
+    found = advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
+    assert wrong(found)[0] == "edge of stability"
+    assert "decay 5" in found[0].measured
+    assert 0.1 < found[0].numbers["largest_stable_lr"] < 0.4
