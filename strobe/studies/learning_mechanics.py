@@ -21,7 +21,7 @@ from strobe.studies.docket import Progress, sized
 QUESTION = "Which laws of the mechanics of learning hold here, which fail, and where?"
 STRANDS = {
     "solvable settings": ("deep_linear", "conserved", "implicit_bias", "kernel_curves", "kernel_scaling", "closed_forms", "collapse"),
-    "tractable limits": ("limits",),
+    "tractable limits": ("limits", "depth"),
     "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
     "hyperparameters": ("width_transfer", "batch_scaling"),
     "universality": ("universality",),
