@@ -189,7 +189,7 @@ def _layers(about: Advised) -> list[Finding]:
     saw += f" (the mean of steps {first} to {then})" if then - first > 1 else f" (step {first} to {then})"
     saw += f"; {unseen:,} parameters are in modules not looked at" if unseen > 0 else ""
     ref, numbers = "arXiv:2203.03466", {"layers": table, "steps": [first, then]}
-    wild = most["relative"] > 1 and most["relative"] / least["relative"] > UNEVEN
+    wild = most["relative"] > max(1, UNEVEN * least["relative"]) and least["relative"] < 1  # all thrown: it is the rate
     odd = [r for r in table[:-1] if r["gain"] is not None and r["gain"] > GAIN]
     weight = float(np.log2(max(max(moves), *(r["gain"] / GAIN for r in odd), 1e-9)))
     if odd:

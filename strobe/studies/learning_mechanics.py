@@ -29,7 +29,7 @@ STRANDS = {
         "closed_forms",
         "collapse",
     ),
-    "tractable limits": ("limits",),
+    "tractable limits": ("limits", "depth"),
     "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
     "hyperparameters": ("width_transfer", "batch_scaling"),
     "universality": ("universality",),

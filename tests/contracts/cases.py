@@ -388,6 +388,10 @@ LAWS: dict[str, Said] = {
     "kernel_fluctuation": Said(
         {"widths": [64] * 6}, [{"widths": []}, {"widths": [1, 64]}, {"widths": [16] * 4}], Reading(1.0, 0.01)  # it does not vary
     ),
+    "depth_fluctuation": Said(
+        {"widths": [64] * 8}, [{"widths": []}, {"widths": [64, 32], "branch": 0.5}, {"widths": [64], "outputs": 0}],
+        Reading(0.078, 0.01),  # that of one layer
+    ),
     "order_chaos": Said(
         {"activation": "tanh", "weight": 1.5, "bias": 0.1, "layers": 4, "of": "correlation"},
         [{"activation": "gelu", "weight": 1.5, "bias": 0.1, "layers": 4}, {"activation": "relu", "weight": 3.0, "bias": 0.1, "layers": 4},
