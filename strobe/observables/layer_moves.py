@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from strobe.core.snapshot import Snapshot
 
-Passing = dict[str, tuple[tuple[Any, ...], Tensor]]
+Passing = dict[str, tuple[tuple[Any, ...], Tensor, float | None]]
 
 
 def passing(snap: Snapshot) -> Passing:
-    """{path: (inputs, output)} of the modules that own a matrix, as the loss runs them, the last call of each."""
-    seen: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
+    """{path: (inputs, output, gain)} of the modules that own a matrix, as the loss runs them, the last call of each."""
+    seen: Passing = {}
     hooks = []
     for path, module in snap.model.named_modules():
         if path and any(p.ndim >= 2 for p in module.parameters(recurse=False)) and not list(module.children()):
@@ -23,7 +23,7 @@ def passing(snap: Snapshot) -> Passing:
                     kept = tuple(
                         a.detach().clone() if isinstance(a, Tensor) else a for a in args
                     )  # layers after may write in place
-                    seen[path] = (kept, out.detach().clone())
+                    seen[path] = (kept, out.detach().clone(), _gain(module, kept[0], out.detach()))
 
             hooks.append(module.register_forward_hook(keep))
     try:
@@ -52,9 +52,9 @@ def moved(snap: Snapshot, before: Passing, steps: int = 1) -> list[dict[str, Any
     """
     known, table = dict(snap.model.named_modules()), list[dict[str, Any]]()
     with snap.quiet(), torch.no_grad():
-        for path, (given, was) in before.items():
+        for path, (given, was, gain) in before.items():
             move, size = _rms(known[path](*given) - was) / steps, _rms(was)
-            table.append({"layer": path, "move": move, "size": size, "gain": _gain(known[path], given[0], was)})
+            table.append({"layer": path, "move": move, "size": size, "gain": gain})
     for row in table:
         row["relative"] = row["move"] / max(row["size"], 1.0 if row is table[-1] or row["size"] == 0 else 0.0)
     return table

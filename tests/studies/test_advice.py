@@ -192,7 +192,7 @@ def test_small_embeddings_zero_branches_in_place_activations_and_schedules_are_n
 @pytest.mark.filterwarnings("ignore::strobe.runs.directory.StrobeWarning")
 def test_a_loss_of_another_name_and_one_that_is_no_number_are_seen(tmp_path: Path) -> None:
     model = network(32)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e4)
     data = examples(256, 0)
     with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, snapshots=1) as rec:
         for _ in range(20):
