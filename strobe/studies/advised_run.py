@@ -43,6 +43,8 @@ class Advised:
         groups, state = kept["param_groups"], kept["state"]
         lr = float(groups[0]["lr"])
         adam = "betas" in groups[0]
+        if not lr > 0:
+            return kind, dict(groups[0]), {}
         if len({float(g["lr"]) for g in groups}) > 1 and not adam:
             raise CannotReplay("its parameter groups have different learning rates: one edge does not serve them")
         if self._opened is not None:

@@ -175,7 +175,9 @@ def test_small_embeddings_zero_branches_in_place_activations_and_schedules_are_n
     rest = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1, "lr": 3e-3}, {"params": rest, "weight_decay": 0.0, "lr": 1e-3}]
     optimizer = torch.optim.AdamW(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(t / 5, 1.0) * (1 - t / 120))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda t: min(t / 5, 1.0) * (1 - t / 120)
+    )  # from 0 and to 0
     with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, scheduler=schedule) as rec:
         for step in rec.steps(120):
             value = next_token(model, words(32, step))
@@ -221,3 +223,24 @@ def test_weight_decay_over_the_edge_is_in_the_curvature(tmp_path: Path) -> None:
     assert wrong(found)[0] == "edge of stability"
     assert "decay 5" in found[0].measured
     assert 0.1 < found[0].numbers["largest_stable_lr"] < 0.4
+
+
+def test_a_schedule_that_ends_at_zero_keeps_what_was_measured_before(tmp_path: Path) -> None:
+    model, data = network(32), examples(256, 0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, scheduler=schedule) as rec:
+        for _ in range(40):
+            optimizer.zero_grad()
+            value = loss(model, data)
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            rec.step(loss=value)
+    edge = [
+        f
+        for f in advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
+        if f.law == "edge of stability"
+    ]
+    assert edge
+    assert all(f.numbers["lr"] > 0 for f in edge)
