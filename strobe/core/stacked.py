@@ -25,6 +25,15 @@ WIDE = 8 << 20  # bytes of its activations, from which copies take turns on a CP
 MEMORY = 2 << 30  # bytes of activations that copies may hold together
 
 
+def stacked(models: Sequence[torch.nn.Module]) -> Tensor:
+    """The trainable parameters of models of one shape as rows (C, P), in the order of `StackedLoss`: copies, not views.
+
+    >>> stacked([torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)]).shape
+    torch.Size([2, 3])
+    """
+    return torch.stack([torch.cat([p.detach().reshape(-1) for p in m.parameters() if p.requires_grad]) for m in models])
+
+
 class StackedLoss:
     """loss(w, data) of C copies of the trainable parameters, w (C, P), in one batched pass.
 

@@ -12,7 +12,7 @@ from strobe.core.cards import observable
 from strobe.core.errors import BadOption
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
-from strobe.core.stacked import StackedLoss
+from strobe.core.stacked import StackedLoss, stacked
 
 CLIFF = 3.0  # of log L: rates that much worse than the best are past a cliff, and no part of the parabola
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -87,9 +87,7 @@ def _trained(
         f = StackedLoss(snap)
         if odd := [n for n in multipliers if n not in f.values]:
             raise BadOption(f"multipliers name {odd[0]!r}, which is no trainable parameter")
-        start = torch.stack(
-            [torch.cat([p.detach().reshape(-1) for p in m.parameters() if p.requires_grad]) for m in models]
-        )
+        start = stacked(models)
         scale = torch.cat([torch.full((p.numel(),), multipliers.get(n, 1.0)) for n, p in f.values.items()]).to(start)
         copies = [(lr, s) for lr in rates.tolist() for s in range(len(seeds))]
         most = max(TOGETHER // len(scale), 1) if start.device.type == "cpu" else len(copies)

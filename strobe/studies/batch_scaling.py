@@ -12,7 +12,7 @@ from strobe.core.cards import study
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
-from strobe.core.stacked import StackedLoss
+from strobe.core.stacked import StackedLoss, stacked
 from strobe.core.system import System
 from strobe.laws.batch_scaling import batch_scaling as law
 from strobe.laws.batch_scaling import critical_batch, in_regime, two_batch_noise
@@ -129,7 +129,7 @@ def curves(
     world = small_tanh(batch=batch)
     models = [world.build(s) for s in seeds]
     f = StackedLoss(Snapshot(models[0], _loss, (x[:batch], y[:batch])))
-    w = torch.stack([torch.cat([p.detach().reshape(-1) for p in m.parameters()]) for m in models])
+    w = stacked(models)
     stream = torch.stack([torch.randint(TRAIN, (examples,), generator=torch.Generator().manual_seed(s)) for s in seeds])
     beta1, beta2 = 1 - 0.1 * factor, 1 - 1e-3 * factor
     first, second = torch.zeros_like(w), torch.zeros_like(w)
@@ -230,7 +230,7 @@ def _fewest(batch: int, seed: int) -> tuple[float, float, float]:
     starts = [seed * 1000 + k for k in range(2)]
     models = [world.build(s) for s in starts]
     f = StackedLoss(Snapshot(models[0], _loss, (x[:batch], y[:batch])))
-    flat = torch.stack([torch.cat([p.detach().reshape(-1) for p in m.parameters()]) for m in models])
+    flat = stacked(models)
     w, lr = flat.repeat(len(RATES), 1), torch.tensor(RATES).repeat_interleave(2)[:, None]
     hit = np.full(len(w), np.inf)
     limit = 200_000 // batch if batch < TRAIN else 2000

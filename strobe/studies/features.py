@@ -11,7 +11,7 @@ from strobe.core.cards import study
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
-from strobe.core.stacked import StackedLoss
+from strobe.core.stacked import StackedLoss, stacked
 from strobe.core.system import System
 from strobe.laws.feature_learning import neural_feature_ansatz, simplicity_bias
 from strobe.observables.feature_ansatz import feature_ansatz
@@ -161,7 +161,7 @@ def clones(starts: list[int], steps: int, seed: int) -> tuple[dict[str, np.ndarr
         models.append(nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, CLASSES)))
     loss = lambda m, d: nn.functional.cross_entropy(m(d[0]), d[1])  # noqa: E731
     f = StackedLoss(Snapshot(models[0], loss, (x[held], y[held])))
-    first = torch.stack([torch.cat([p.detach().reshape(-1) for p in m.parameters()]) for m in models])
+    first = stacked(models)
     curves = {}
     for name, (a, b) in sets.items():
         w, looks = first.clone(), []

@@ -11,7 +11,7 @@ from strobe.core.cards import study
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
-from strobe.core.stacked import StackedLoss
+from strobe.core.stacked import StackedLoss, stacked
 from strobe.core.system import System
 from strobe.laws.scaling import compute_optimal, quanta, scaling_law
 from strobe.numerics.scaling_fit import fit
@@ -182,7 +182,7 @@ def digits_losses(
             torch.manual_seed(s)
             models.append(nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)))
         f = StackedLoss(Snapshot(models[0], _loss, (x[:BATCH], y[:BATCH])))
-        w = torch.stack([torch.cat([q.detach().reshape(-1) for q in m.parameters()]) for m in models])
+        w = stacked(models)
         chosen = [HELD + torch.randperm(rest, generator=torch.Generator().manual_seed(s))[:e] for e, s in copies]
         draws = [torch.Generator().manual_seed(s) for _, s in copies]
         first, second, best = torch.zeros_like(w), torch.zeros_like(w), np.full(len(copies), np.inf)

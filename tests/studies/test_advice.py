@@ -122,17 +122,36 @@ def test_where_no_law_applies_it_says_so_and_why(tmp_path: Path) -> None:
     assert all(f.means for f in found)
 
 
-def test_an_outside_optimizer_is_said_and_the_other_laws_go_on(tmp_path: Path) -> None:
-    model = network(32)
-    optimizer = torch.optim.Rprop(model.parameters(), lr=1e-3)
-    data = examples(256, 0)
-    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer) as rec:
-        for _ in range(20):
+def descend(
+    out: Path,
+    model: nn.Module,
+    optimizer: Any,
+    data: Any,
+    steps: int,
+    *,
+    schedule: Any = None,
+    name: str = "loss",
+    **options: Any,
+) -> None:
+    """A recorded full-batch loop of a user's own."""
+    if schedule is not None:
+        options["scheduler"] = schedule
+    with strobe.record(out, model=model, optimizer=optimizer, **options) as rec:
+        for _ in range(steps):
             optimizer.zero_grad()
             value = loss(model, data)
             value.backward()
             optimizer.step()
-            rec.step(loss=value)
+            if schedule is not None:
+                schedule.step()
+            rec.step(**{name: value})
+
+
+def test_an_outside_optimizer_is_said_and_the_other_laws_go_on(tmp_path: Path) -> None:
+    model = network(32)
+    optimizer = torch.optim.Rprop(model.parameters(), lr=1e-3)
+    data = examples(256, 0)
+    descend(tmp_path / "r", model, optimizer, data, 20)
     found = advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
     said = {f.law: f for f in found}
     assert "Rprop" in said["learning rate"].means
@@ -196,13 +215,7 @@ def test_a_loss_of_another_name_and_one_that_is_no_number_are_seen(tmp_path: Pat
     model = network(32)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e4)
     data = examples(256, 0)
-    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, snapshots=1) as rec:
-        for _ in range(20):
-            optimizer.zero_grad()
-            value = loss(model, data)
-            value.backward()
-            optimizer.step()
-            rec.step(train_loss=value)
+    descend(tmp_path / "r", model, optimizer, data, 20, name="train_loss", snapshots=1)
     found = advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
     assert wrong(found) == ["edge of stability", "finite loss"]
 
@@ -212,13 +225,7 @@ def test_weight_decay_over_the_edge_is_in_the_curvature(tmp_path: Path) -> None:
     model = network(32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=5.0)
     data = examples(256, 0)
-    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer) as rec:
-        for _ in range(12):
-            optimizer.zero_grad()
-            value = loss(model, data)
-            value.backward()
-            optimizer.step()
-            rec.step(loss=value)
+    descend(tmp_path / "r", model, optimizer, data, 12)
     found = advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
     assert wrong(found)[0] == "edge of stability"
     assert "decay 5" in found[0].measured
@@ -229,14 +236,7 @@ def test_a_schedule_that_ends_at_zero_keeps_what_was_measured_before(tmp_path: P
     model, data = network(32), examples(256, 0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
-    with strobe.record(tmp_path / "r", model=model, optimizer=optimizer, scheduler=schedule) as rec:
-        for _ in range(40):
-            optimizer.zero_grad()
-            value = loss(model, data)
-            value.backward()
-            optimizer.step()
-            schedule.step()
-            rec.step(loss=value)
+    descend(tmp_path / "r", model, optimizer, data, 40, schedule=schedule)
     edge = [
         f
         for f in advise(open_run(tmp_path / "r"), model=network(32), loss=loss, probe=data)
