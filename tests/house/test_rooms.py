@@ -12,7 +12,7 @@ import pytest
 from strobe.core.catalogue import PACKAGE, catalogue, find, lookup
 from strobe.core.errors import BadOption, NameNotFound
 
-SCIENCE = {"numerics", "core", "systems", "observables", "laws", "edits"}
+SCIENCE = {"numerics", "core", "systems", "observables", "laws", "features", "edits"}
 MAY: dict[str, set[str]] = {
     "numerics": set(),
     "core": {"numerics"},
@@ -20,6 +20,7 @@ MAY: dict[str, set[str]] = {
     "systems": {"core", "numerics"},
     "observables": {"core", "numerics"},
     "laws": {"core", "numerics"},
+    "features": {"core", "numerics"},
     "edits": {"core", "numerics"},
     "studies": SCIENCE | {"runs"},
     "app": {"core", "runs"},
