@@ -61,8 +61,8 @@ def patch(model: nn.Module, edits: Mapping[str | Site, Edit]) -> Iterator[nn.Mod
     """Replace the tensor at each site by `edit(tensor)` inside the block; undone on exit.
 
     Activations are edited by hooks, parameters in place with the old bits put back. Several edits at one site apply
-    in the given order. Raises `SiteNotFound` before anything is changed, and `StateMismatch` when an edit returns
-    another shape.
+    in the given order. An edit whose `only` is "train" applies while the module trains, and not in eval mode. Raises
+    `SiteNotFound` before anything is changed, and `StateMismatch` when an edit returns another shape.
 
     >>> net = nn.Sequential(nn.Linear(2, 4, bias=False))
     >>> x = torch.ones(1, 2)
@@ -122,6 +122,7 @@ def _swap(parameter: Tensor, site: Site, fn: Edit) -> Callable[[], None]:
 
 def _hook(model: nn.Module, site: Site, fn: Edit, *, whole: bool = False) -> Any:
     change = (lambda x: fn(x)) if whole else (lambda x: _edited(site, fn, x))
+    trains = getattr(fn, "only", None) == "train"
 
     def inside(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -135,6 +136,8 @@ def _hook(model: nn.Module, site: Site, fn: Edit, *, whole: bool = False) -> Any
         return value
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if trains and not module.training:
+            return args, kwargs
         if site.item is not None and not site.item.isdigit():
             return args, {**kwargs, site.item: change(site.pick(kwargs))}
         at = int(site.item or 0)
@@ -145,4 +148,4 @@ def _hook(model: nn.Module, site: Site, fn: Edit, *, whole: bool = False) -> Any
     module = site.module(model)
     if site.part == "in":
         return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(lambda m, args, out: inside(out))
+    return module.register_forward_hook(lambda m, args, out: out if trains and not m.training else inside(out))

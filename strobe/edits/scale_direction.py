@@ -30,22 +30,14 @@ def scale_direction(
     >>> scale_direction(direction=[0.0, 2.0], factor=2.0, mean=[0.0, 1.0])(torch.tensor([[1.0, 3.0]])).tolist()
     [[1.0, 5.0]]
     """
-    unit, middle = _numbers("direction", direction), None if mean is None else _numbers("mean", mean)
-    if not unit.any():
-        raise BadOption("a direction of zeros points nowhere; give one with an entry other than 0")
-    unit /= unit.abs().max()  # so that neither the squares of large entries nor those of small ones are lost
-    unit /= unit.norm()
+    unit, middle = unit_of(direction), None if mean is None else numbers("mean", mean)
     if middle is not None and len(middle) != len(unit):
         raise BadOption(f"the direction has {len(unit)} numbers and the mean {len(middle)}; give as many of each")
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
         raise BadOption(f"scale_direction needs a finite factor, got {factor!r}")
 
     def along(x: Tensor) -> Tensor:
-        if not x.ndim or x.shape[-1] != len(unit):
-            raise StateMismatch(
-                f"the direction has {len(unit)} numbers, but the last dimension at this site has size "
-                f"{x.shape[-1] if x.ndim else 0} (shape {tuple(x.shape)})"
-            )
+        fitting(unit, x)
         if factor == 1:
             return x
         u = unit.to(x)
@@ -55,7 +47,26 @@ def scale_direction(
     return along
 
 
-def _numbers(what: str, given: object) -> Tensor:
+def unit_of(direction: object) -> Tensor:
+    """The direction at length 1, in double precision. Raises `BadOption` for none, zeros, or what is not finite."""
+    unit = numbers("direction", direction)
+    if not unit.any():
+        raise BadOption("a direction of zeros points nowhere; give one with an entry other than 0")
+    unit /= unit.abs().max()  # so that neither the squares of large entries nor those of small ones are lost
+    return unit / unit.norm()
+
+
+def fitting(unit: Tensor, x: Tensor) -> None:
+    """Raises `StateMismatch` where the last dimension of `x` has another size than the direction."""
+    if not x.ndim or x.shape[-1] != len(unit):
+        raise StateMismatch(
+            f"the direction has {len(unit)} numbers, but the last dimension at this site has size "
+            f"{x.shape[-1] if x.ndim else 0} (shape {tuple(x.shape)})"
+        )
+
+
+def numbers(what: str, given: object) -> Tensor:
+    """A list of finite numbers as a tensor. Raises `BadOption`."""
     plain = isinstance(given, list | tuple) and all(
         isinstance(v, int | float) and not isinstance(v, bool) and -1e300 < v < 1e300 for v in given
     )

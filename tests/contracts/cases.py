@@ -484,6 +484,13 @@ EDITS: dict[str, list[Callable[[int], dict[str, Any]]]] = {  # of the size of th
         lambda n: {"direction": [1.0] * n},
         lambda n: {"direction": [1.0] * n, "factor": 2.0, "mean": [0.5] * n},
     ],
+    "steer": [
+        lambda n: {"direction": [1.0] * n, "by": 2.0},
+        lambda n: {"direction": [1.0] * n, "by": 2.0, "gate": [1.0] * n, "above": -9.0},
+    ],
+    "clamp": [lambda n: {"direction": [1.0] * n, "value": 7.0, "mean": [0.5] * n}],
+    "low_rank": [lambda n: {"rotation": [[1.0] + [0.0] * (n - 1)], "weight": [[0.5] * n], "bias": [1.0]}],
+    "add_outer": [lambda n: {"left": [1.0] * 12, "right": [0.5] * n}],
 }
 SYSTEMS: dict[str, dict[str, Any]] = {
     "attention_language": {
