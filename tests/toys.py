@@ -46,3 +46,47 @@ class Toy:
 def toy_again(*, out: str, steps: int, seed: int = 0, **options: object) -> None:
     """The importable entry of a Toy run, for replay and fork."""
     Toy(seed).run(Path(out), steps, entry=(toy_again, {"out": out, "steps": steps, "seed": seed}), **options)
+
+
+class Letters:
+    """A tokenizer without a padding token: one number a letter."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) % 64 for c in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(i + 64) for i in ids)
+
+
+class LetterNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(64, 16)
+        self.blocks = nn.ModuleList(nn.GRU(16, 16, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(16, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.tok(x)
+        for b in self.blocks:
+            h = h + b(h)[0]
+        return self.head(h)
+
+
+def letter_loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+
+
+def letters_again(*, out: str, tokenizer: bool = True) -> None:
+    torch.manual_seed(0)
+    net = LetterNet()
+    opt = torch.optim.Adam(net.parameters(), 1e-3)
+    probe = torch.randint(64, (4, 41), generator=torch.Generator().manual_seed(1))
+    own = {"tokenizer": Letters()} if tokenizer else {}
+    entry = (letters_again, {"out": out, "tokenizer": tokenizer})
+    with strobe.record(out, model=net, optimizer=opt, loss=letter_loss, probe=probe, entry=entry, **own) as rec:
+        for _ in rec.steps(3):
+            opt.zero_grad()
+            value = letter_loss(net, probe)
+            value.backward()
+            opt.step()
+            rec.step(loss=value)

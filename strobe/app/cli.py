@@ -467,6 +467,39 @@ def verify_laws(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=LOOK)
+def concept(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a Hugging Face model directory.", show_default=False)],
+    positive: Annotated[Path | None, typer.Option(help="Examples with the concept, one a line.")] = None,
+    negative: Annotated[Path | None, typer.Option(help="Examples without it, one a line.")] = None,
+    labelled: Annotated[Path | None, typer.Option(help="Instead: a CSV, JSONL or Parquet file with two labels.")] = None,
+    text: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
+    label: Annotated[str, typer.Option(help="Its column of labels; the larger is the concept.")] = "label",
+    step: Annotated[int | None, typer.Option(help="Of the run; by default the last.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Where to look; by default after each block.")] = None,
+    positions: Annotated[str | None, typer.Option(help="last, mean or a number; by default last, of an encoder mean.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save the concept here; of a run by default RUN/concepts.")] = None,
+    seed: int = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Is a concept in the network: where, by which method, and is it a line? From texts with it and without it."""
+    import torch
+
+    from strobe.app import concept_text
+    from strobe.app.progress import Bars
+    from strobe.core.catalogue import load
+
+    torch.set_num_threads(threads)
+    at = int(positions) if positions is not None and positions.lstrip("-").isdigit() else positions
+    with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        found = load("strobe.studies.concept:concept")(
+            source, positive, negative, labelled=labelled, text=text, label=label, step=step, sites=site or None, positions=at,
+            out=out, seed=seed, progress=lambda what, part: bars.step(what, round(100 * part), 100),
+        )  # fmt: skip
+    show(as_json, concept_text.plain(found), lambda: concept_text.draw(found))
+
+
 HEADS = {"wrong": ("red", "Look at this first"), "obeyed": ("green", "Obeyed"), "note": ("cyan", "Worth knowing"),
          "outside": ("dim", "Laws that do not apply here")}  # fmt: skip
 

@@ -1,6 +1,5 @@
 """What every look shares: the probe one example at a time, how its inputs read, and plain numbers to send."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from strobe.core.catalogue import load
 from strobe.core.data import count, rows
 from strobe.core.errors import BadOption
+from strobe.runs.texts import encode, facts_of, tokenizer_of
 
 if TYPE_CHECKING:
     from strobe.runs.recorder import Recorder
@@ -45,30 +44,17 @@ class Kit:
 
 def kit_of(run: "Run", recorder: "Recorder | None" = None) -> Kit:
     """The kit of a run: of its `System`, where it has one, or the tokenizer that its own loop gave to `record`."""
-    if (own := getattr(recorder, "tokenizer", None)) is not None:
-        return Kit(partial(_encode, own), lru_cache(maxsize=None)(lambda token: str(own.decode([token]))))
-    kwargs = (run.facts.get("entry") or {}).get("kwargs") or {}
-    if not {"system", "knobs"} <= set(kwargs):
-        return Kit()
-    return _kit_of_system(kwargs["system"], json.dumps(kwargs["knobs"]))
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    got = tokenizer.encode(text)
-    return [int(i) for i in getattr(got, "ids", got)]
+    facts, known = facts_of(run), tokenizer_of(run, recorder)
+    labels, image = tuple(map(str, facts.get("labels", ()))), tuple(facts.get("image", ()))
+    if known is None:
+        return Kit(labels=labels, image=image)
+    return Kit(partial(encode, known), _words(known), labels, image)
 
 
 @lru_cache(maxsize=8)
-def _kit_of_system(path: str, knobs: str) -> Kit:
-    facts = load(path)(**json.loads(knobs)).facts
-    labels, image = tuple(map(str, facts.get("labels", ()))), tuple(facts.get("image", ()))
-    if "tokenizer" not in facts:
-        return Kit(labels=labels, image=image)
-    from tokenizers import Tokenizer
-
-    known = Tokenizer.from_str(facts["tokenizer"])
-    word = lru_cache(maxsize=None)(lambda token: str(known.decode([token], skip_special_tokens=False)))
-    return Kit(partial(_encode, known), word, labels, image)
+def _words(known: Any) -> Callable[[int], str]:
+    plain: dict[str, Any] = {"skip_special_tokens": False} if type(known).__module__.startswith("tokenizers") else {}
+    return lru_cache(maxsize=None)(lambda token: str(known.decode([token], **plain)))
 
 
 # ---------------------------------------------------------------- the probe, example by example
