@@ -90,10 +90,13 @@ class Fitted:
         m = self.machine
         if m is None:
             return {}
-        if m.E is None or m.s is None:
+        if m.root is None:
             return {"rows": span.lift(m.span.Z).float(), "alpha": m.alpha[0].float()}
-        metric = span.lift(m.E[0]) * m.s[0][:, None]
-        return {"metric": metric.float(), "rows": ((m.span.Z @ m.E[0].T) * m.s[0]).float(), "alpha": m.alpha[0].float()}
+        return {
+            "metric": span.lift(m.root[0]).float(),
+            "rows": (m.span.Z @ m.root[0].T).float(),
+            "alpha": m.alpha[0].float(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,45 +86,69 @@ class Agop:
 
 @dataclass(frozen=True, eq=False)
 class Iterate:
-    """One predictor for each of c concepts, f(x) = Σ_i α_i K_M(x, x_i), with M = Eᵀ diag(s²) E.
+    """One predictor for each of c concepts, f(x) = Σ_i α_i K_M(x, x_i), with M = BᵀB in coordinates of the span.
 
-    alpha (c, n); E (c, r, k) and s (c, r), None at the first, where M = I. `agop` is made when it is asked for.
+    alpha (c, n); root: B (c, r, k), None at the first, where M = I; thin: its rows are
+    orthogonal. Gradients and `agop` are made when they are asked for.
     """
 
     span: Span
     bandwidth: float
     alpha: Tensor
-    E: Tensor | None
-    s: Tensor | None
+    root: Tensor | None
+    thin: bool
     centred: bool
     rank: int
     missed: float
-    held: list[Tensor]  # distances and kernel, until the gradients are made of them
+    held: list[Tensor]  # rows through the root, their distances and kernel, until the gradients are made of them
 
     def predict(self, Z: Tensor, outside: Tensor | None = None) -> Tensor:
         """f at coordinates (m, k) of `Span.project`: (c, m)."""
         mine, far = self.span.Z, 0.0 if outside is None else outside[:, None]
-        if self.E is None or self.s is None:
+        if self.root is None:
             D = (torch.cdist(Z, mine).square() + far).sqrt()
             return self.alpha @ torch.exp(-D / self.bandwidth).T
-        a, b = (torch.einsum("nk,crk->cnr", x, self.E) * self.s[:, None] for x in (Z, mine))
+        a, b = Z @ self.root.mT, mine @ self.root.mT
         return (torch.exp(-torch.cdist(a, b) / self.bandwidth) @ self.alpha[:, :, None])[..., 0]
 
     @cached_property
-    def agop(self) -> Agop:
-        n, E, s = len(self.span.Z), self.E, self.s
-        flat = self.span.Z[None] if E is None or s is None else torch.einsum("nk,crk->cnr", self.span.Z, E) * s[:, None]
-        D, K = self.held or [self.span.distances[None], torch.exp(self.span.distances[None] / -self.bandwidth)]
+    def gradients(self) -> tuple[Tensor, Tensor | None]:
+        """Of the predictors at the rows, (c, n, r), along the orthonormal rows E (c, r, k), or, where it is None, along the coordinates."""
+        flat, D, K = self.held or _seen(self.span, self.bandwidth)
         self.held.clear()
         W = K.div_(D.clamp_min(1e-30)).masked_fill_(D <= 1e-10, 0) * self.alpha[:, :, None]  # W_ij = α_i K_ij / D_ij
-        G = (W.mT @ flat - W.sum(1)[:, :, None] * flat) / self.bandwidth  # gradients, along the rows of E
-        G = G if s is None else G * s[:, None]
-        middle = G.mean(1, keepdim=True)
-        linearity = middle.square().sum((1, 2)) * n / G.square().sum((1, 2)).clamp_min(1e-30)
-        w, U = _top(G - middle if self.centred else G, self.rank, self.missed)
-        directions = U.mT if E is None else U.mT @ E
-        mean = middle[:, 0] if E is None else torch.einsum("cr,crk->ck", middle[:, 0], E)
-        return Agop(directions, w, mean, linearity)
+        G = (W.mT @ flat - W.sum(1)[:, :, None] * flat) / self.bandwidth
+        if self.root is None:
+            return G, None
+        if not self.thin:
+            return G @ self.root, None
+        s = self.root.norm(dim=2, keepdim=True)
+        return G * s.mT, self.root / s.clamp_min(1e-30)
+
+    def _spread(self) -> Tensor:
+        G = self.gradients[0]
+        return G - G.mean(1, keepdim=True) if self.centred else G
+
+    @cached_property
+    def _leading(self) -> tuple[Tensor, Tensor] | None:
+        A = self._spread()
+        return _eigen(A) if min(A.shape[1:]) <= self.rank + 32 else _sketch(A, self.rank, self.missed)
+
+    @cached_property
+    def agop(self) -> Agop:
+        G, E = self.gradients
+        mean = G.mean(1)
+        linearity = mean.square().sum(1) * G.shape[1] / G.square().sum((1, 2)).clamp_min(1e-30)
+        w, U = self._leading or _eigen(self._spread())
+        if E is not None:
+            U, mean = E.mT @ U, torch.einsum("cr,crk->ck", mean, E)
+        return Agop(U.mT, w, mean, linearity)
+
+    def next_root(self) -> tuple[Tensor, bool]:
+        """B of the next metric but for its scale: a few orthogonal rows where the gradients span few directions, else all gradients."""
+        if self._leading is None:
+            return self._spread() / len(self.span.Z) ** 0.5, False
+        return self.agop.directions * self.agop.weights.sqrt()[:, :, None], True
 
 
 def rfm(
@@ -136,7 +160,7 @@ def rfm(
         K_ij = exp(−√((x_i − x_j)ᵀ M_t (x_i − x_j)) / L)      α = (K + λ I)⁻¹ y      M_0 = I
         g_j  = −(1/L) Σ_i α_i (K_ij / D_ij) M_t (x_j − x_i)   M_{t+1} ∝ (1/n) Σ_j g_j g_jᵀ   (with `centred`, of g_j − ḡ)
 
-    Gradients lie in the span of the centred rows, so M_t is held there as Eᵀ diag(s²) E: an iteration costs n³/3 + O(n² r) and
+    Gradients lie in the span of the centred rows, so M_t is held there as BᵀB: an iteration costs n³/3 + O(n² r), r the rows of B, and
     nothing in d. With g = mean + rest, the AGOP is ḡ ḡᵀ + Cov(g): the first part is what a linear concept leaves, and what centring
     takes away; the second what a concept of both signs leaves.
 
@@ -164,21 +188,26 @@ def rfm(
     L = bandwidth * size if scale == "spread" else bandwidth
     if (L, ridge) not in span.first:
         span.first[(L, ridge)] = _factor(torch.exp(span.distances / -L), ridge)
-    now = Iterate(span, L, torch.cholesky_solve(y.T, span.first[(L, ridge)]).T, None, None, centred, rank, missed, [])
+    now = Iterate(span, L, torch.cholesky_solve(y.T, span.first[(L, ridge)]).T, None, False, centred, rank, missed, [])
     yield now
     for _ in range(iterations):
-        E, w = now.agop.directions, now.agop.weights
+        B, thin = now.next_root()
         if scale == "max":
-            s = (w / torch.einsum("cq,cqd->cd", w, span.lift(E).square()).amax(1, keepdim=True).clamp_min(1e-30)).sqrt()
-        else:
-            moved = torch.einsum("nk,cqk->cnq", span.Z, E) * w.sqrt()[:, None]
-            spread = 2 * (n * moved.square().sum((1, 2)) - moved.sum(1).square().sum(1)) / (n * (n - 1))
-            s = w.sqrt() * (size / spread.sqrt().clamp_min(1e-30))[:, None]
-        D = _distances(torch.einsum("nk,cqk->cnq", span.Z, E) * s[:, None])
+            B = B / span.lift(B).square().sum(1).amax(1).clamp_min(1e-30).sqrt()[:, None, None]
+        flat = span.Z @ B.mT
+        if scale == "spread":
+            spread = 2 * (n * flat.square().sum((1, 2)) - flat.sum(1).square().sum(1)) / (n * (n - 1))
+            by = (size / spread.sqrt().clamp_min(1e-30))[:, None, None]
+            B, flat = B * by, flat * by
+        D = _distances(flat)
         K = torch.exp(D / -L)
         alpha = torch.cholesky_solve(y[:, :, None], _factor(K, ridge))[..., 0]
-        now = Iterate(span, L, alpha, E, s, centred, rank, missed, [D, K])
+        now = Iterate(span, L, alpha, B, thin, centred, rank, missed, [flat, D, K])
         yield now
+
+
+def _seen(span: Span, L: float) -> list[Tensor]:
+    return [span.Z[None], span.distances[None], torch.exp(span.distances[None] / -L)]
 
 
 def _distances(Z: Tensor) -> Tensor:
@@ -202,20 +231,29 @@ def _factor(K: Tensor, ridge: float) -> Tensor:
     return root
 
 
-def _top(A: Tensor, rank: int, missed: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (c, q), the largest first, and vectors (c, r, q) of AᵀA / n, A (c, n, r): the first `rank` where the rest is rounding."""
-    n, r = A.shape[1:]
-    if min(n, r) > rank + 32:
-        gen = torch.Generator(A.device).manual_seed(0)
-        Q = torch.linalg.qr(A.mT @ (A @ torch.randn(r, rank + 16, generator=gen, dtype=A.dtype, device=A.device)))[0]
-        Q = torch.linalg.qr(A.mT @ (A @ Q))[0]
-        B = A @ Q
-        w, U = torch.linalg.eigh(B.mT @ B / n)
-        trace = A.square().sum((1, 2)) / n
-        if bool((trace - w.sum(-1) <= missed * trace).all()):
-            return _kept(w.flip(-1)[:, :rank], (Q @ U.flip(-1))[..., :rank])
-    w, U = torch.linalg.eigh(A.mT @ A / n)
-    return _kept(w.flip(-1), U.flip(-1))
+def _eigen(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (c, q), the largest first, and vectors (c, k, q) of AᵀA / n, A (c, n, k), by the smaller Gram matrix."""
+    n, k = A.shape[1:]
+    if k <= n:
+        w, V = torch.linalg.eigh(A.mT @ A / n)
+    else:
+        w, U = torch.linalg.eigh(A @ A.mT / n)
+        V = A.mT @ U / (w.clamp_min(0) * n).sqrt().clamp_min(1e-30)[:, None]
+    return _kept(w.flip(-1), V.flip(-1))
+
+
+def _sketch(A: Tensor, rank: int, missed: float) -> tuple[Tensor, Tensor] | None:
+    """The first `rank` eigenvalues (c, q) and vectors (c, k, q) of AᵀA / n, A (c, n, k); None where the rest is more than `missed`."""
+    n, k = A.shape[1:]
+    gen = torch.Generator(A.device).manual_seed(0)
+    Q = torch.linalg.qr(A.mT @ (A @ torch.randn(k, rank + 16, generator=gen, dtype=A.dtype, device=A.device)))[0]
+    Q = torch.linalg.qr(A.mT @ (A @ Q))[0]
+    C = A @ Q
+    w, U = torch.linalg.eigh(C.mT @ C / n)
+    trace = A.square().sum((1, 2)) / n
+    if not bool((trace - w.sum(-1) <= missed * trace).all()):
+        return None
+    return _kept(w.flip(-1)[:, :rank], (Q @ U.flip(-1))[..., :rank])
 
 
 def _kept(w: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
