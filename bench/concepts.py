@@ -5,9 +5,9 @@
 Needs xrfm 0.4.5 for its column (bench/requirements-concepts.txt). CPU seconds (`time.process_time`), one torch thread, both in one process
 in turns after one call of each; the median of the rounds' ratios, and the range.
 
-rfm: rows (n, d) as a residual stream has them (power-law spectrum), a mean shift between two groups, ten iterations, L = 10, λ = 1e-3,
-gradients centred; ours with the span, theirs with the eigendecomposition that gives the direction (`eigh`) and without it (`fit`). Agreement: the
-smallest |cos| over the iterations of our first direction with that of the dense formulas in double precision.
+rfm: rows (n, d) as a residual stream has them (power-law spectrum), a mean shift between two groups, ten iterations, L = 10,
+λ = 1e-3, gradients centred; ours with the span, theirs with the eigendecomposition that gives the direction (`eigh`) and without it
+(`fit`). Agreement: the smallest |cos| over the iterations of our first direction with that of the dense formulas in double.
 many: 32 concepts on the same prompts, five iterations: ours at once, ours one at a time (its span made anew), and theirs one at a time.
 """
 

@@ -132,7 +132,10 @@ class Iterate:
     @cached_property
     def _leading(self) -> tuple[Tensor, Tensor] | None:
         A = self._spread()
-        return _eigen(A) if min(A.shape[1:]) <= self.rank + 32 else _sketch(A, self.rank, self.missed)
+        if min(A.shape[1:]) <= self.rank + 32:
+            return _eigen(A)
+        first = self.root is None and self.missed < 1  # its gradients hardly ever lie in a few directions
+        return None if first else _sketch(A, self.rank, self.missed)
 
     @cached_property
     def agop(self) -> Agop:
