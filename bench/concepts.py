@@ -165,7 +165,8 @@ def full(rounds: int) -> None:
         )
         seconds = [timed(lambda a=acts, t=y: fit_concept(a, t))[0] for _ in range(rounds)]
         print(
-            f"bake-off, {layers} layers, n = {n}, d = {d}, {kind}: {statistics.median(seconds):.1f} CPU s ({min(seconds):.1f} to {max(seconds):.1f})",
+            f"bake-off, {layers} layers, n = {n}, d = {d}, {kind}: {statistics.median(seconds):.1f} CPU s "
+            f"({min(seconds):.1f} to {max(seconds):.1f})",
             flush=True,
         )
 
@@ -197,7 +198,8 @@ def hooks(rounds: int) -> None:
                 got.append(min(timed(lambda: net(x))[0] for _ in range(3)) / bare - 1)
     q = statistics.quantiles(got, n=4)
     print(
-        f"steering four blocks of width 128, 16 x 128 tokens: {100 * statistics.median(got):+.1f} % of a forward pass (quartiles {100 * q[0]:+.1f} to {100 * q[2]:+.1f})"
+        f"steering four blocks of width 128, 16 x 128 tokens: {100 * statistics.median(got):+.1f} % of a forward pass "
+        f"(quartiles {100 * q[0]:+.1f} to {100 * q[2]:+.1f})"
     )
 
 

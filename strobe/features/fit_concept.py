@@ -11,8 +11,9 @@ from torch import Tensor
 from strobe.core.capture import Activations
 from strobe.core.errors import BadOption, near
 from strobe.features.concept_table import ConceptTable, Row, judged
-from strobe.features.methods import METHODS, ROUGH, Shelf, null_scores
+from strobe.features.methods import METHODS, ROUGH, Shelf
 from strobe.numerics.bake_off import areas, bake_off, dealt_areas, folds_of
+from strobe.numerics.probes import closed_forms
 from strobe.numerics.rfm import Span
 
 FEWEST = 10  # examples of each kind: below it five folds hold one or none
@@ -58,7 +59,7 @@ def fit_concept(
         scores += [got[m] for m in methods]
         settings += [chosen[m] for m in methods]
         stable += _stability(shelf, chosen, methods, parts)
-        dealt = np.stack([dealt_areas(s, deals, fold) for s in null_scores(shelf, fold, deals)]).max(0)
+        dealt = np.stack([dealt_areas(s, deals, fold) for s in closed_forms(span, fold, deals)]).max(0)
         most = np.maximum(most, dealt)
         if progress is not None:
             progress((at + 1) / len(names))

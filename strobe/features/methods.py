@@ -180,22 +180,3 @@ METHODS: dict[str, Method] = {
     "kernel": Method(_kernel_tried, _kernel),
     "rfm": Method(_rfm_tried, _rfm),
 }
-
-
-def null_scores(shelf: Shelf, fold: np.ndarray, deals: np.ndarray) -> list[np.ndarray]:
-    """Held-out scores of means, ridge and kernel at fixed settings for many labellings at once: three of (labellings, n)."""
-    Y = torch.from_numpy(np.where(deals, 1.0, -1.0)).to(shelf.span.Z)
-    out = [np.zeros(Y.shape) for _ in range(3)]
-    for f in np.unique(fold):
-        train, hold = (torch.from_numpy(np.flatnonzero(m)) for m in (fold != f, fold == f))
-        Z, H, y = shelf.span.Z[train], shelf.span.Z[hold], Y[:, train]
-        span = shelf.span.part(train)
-        K = torch.exp(-span.distances / span.size())
-        K.diagonal().add_(1e-3)
-        alpha = torch.linalg.solve(K, (y - y.mean(1, keepdim=True)).T)
-        across = torch.exp(-shelf.span.distances[hold][:, train] / span.size())
-        for got, s in zip(
-            out, (difference_of_means(Z, y) @ H.T, ridge_path(Z, y, [0.1])[0] @ H.T, (across @ alpha).T), strict=True
-        ):
-            got[:, hold.numpy()] = s.numpy()
-    return out

@@ -54,6 +54,12 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Dropout(0.2), nn.Linear(12, 1)).train()
 
 
+def on_or_off(seed: int) -> Snapshot:
+    x = torch.randn(120, 5, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(120, generator=torch.Generator().manual_seed(seed + 1000))
+    return Snapshot(small(), lambda m, d: m(d[0]).square().mean(), (x, (x[:, 0] + noise > 0).int()))
+
+
 def fits(seed: int, n: int = 256) -> Snapshot:
     x = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
     return Snapshot(small(), lambda m, d: (m(d[0]).squeeze(-1) - d[1]).square().mean(), (x, x.sin().sum(1) + 0.3))
@@ -195,6 +201,7 @@ OBSERVABLES: dict[str, Look] = {
     "singular_fluctuation": Look(lambda seed: valley(), {"budget": 300, "chains": 16}, seeded=True, takes_noise=False),
     "feature_ansatz": Look(fits, {"layers": ["0", "4"]}),
     "weight_norms": Look(fits, takes_noise=False),
+    "readability": Look(on_or_off, {"site": "0"}, seeded=True),
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
     "signal_propagation": Look(lambda seed: fits(seed, 48), {"sites": ["0", "2"]}),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
