@@ -47,8 +47,8 @@ def test_at_size_the_network_answers_by_more_than_a_random_push_and_less_than_it
     h = net[0](X)
     for seed in range(5):
         r = torch.randn(10, generator=torch.Generator().manual_seed(seed))
-        moved = nn.Sequential(*net[1:])(h + 20 * r / r.norm()) - nn.Sequential(*net[1:])(h)
-        assert float(moved.norm()) < float(got.effect[0])
+        moved = nn.Sequential(*net[1:])(h.detach() + 20 * r / r.norm()) - nn.Sequential(*net[1:])(h)
+        assert float(moved.detach().norm()) < float(got.effect[0])
 
 
 def test_contrast_tells_its_directions_apart(net: nn.Sequential) -> None:
