@@ -1,6 +1,5 @@
 """A small decoder-only transformer, for systems whose language is planted."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
