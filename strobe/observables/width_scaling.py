@@ -92,6 +92,8 @@ def _trained(
         scale = torch.cat([torch.full((p.numel(),), multipliers.get(n, 1.0)) for n, p in f.values.items()]).to(start)
         copies = [(lr, s) for lr in rates.tolist() for s in range(len(seeds))]
         most = max(TOGETHER // len(scale), 1) if start.device.type == "cpu" else len(copies)
+        even = max(k for k in range(1, most + 1) if len(copies) % k == 0)  # parts of one size are recorded once
+        most = even if 2 * even >= most or even == len(copies) else most
         out = []
         for at in range(0, len(copies), most):
             part = copies[at : at + most]

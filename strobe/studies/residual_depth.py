@@ -27,34 +27,11 @@ from strobe.studies.width_transfer import TRAIN, octaves, wide_digits
 
 QUESTION = "Does the best learning rate of a shallow residual network serve a deep one?"
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "depths": (2, 4, 16),
-        "swept": (2, 16),
-        "tried": 15,
-        "steps": 20,
-        "seeds": 2,
-        "drawn": (2, 8),
-        "nets": 400,
-    },
-    "small": {
-        "depths": (4, 8, 16, 32),
-        "swept": (4, 8, 16, 32),
-        "tried": 50,
-        "steps": 100,
-        "seeds": 6,
-        "drawn": (4, 16, 64),
-        "nets": 800,
-    },
-    "full": {
-        "depths": (4, 8, 16, 32, 64),
-        "swept": (4, 8, 16, 32, 64),
-        "tried": 50,
-        "steps": 150,
-        "seeds": 12,
-        "drawn": (4, 16, 64, 256),
-        "nets": 4000,
-    },
-}
+    "tiny": {"depths": (2, 4, 8), "swept": (1, 8), "tried": 12, "steps": 12, "seeds": 2, "drawn": (2, 8), "nets": 400},
+    "small": {"depths": (4, 8, 16, 32), "swept": (4, 8, 16, 32), "tried": 50, "steps": 100, "seeds": 6, "drawn": (4, 16, 64), "nets": 800},
+    "full": {"depths": (4, 8, 16, 32, 64), "swept": (4, 8, 16, 32, 64), "tried": 50, "steps": 150, "seeds": 12,
+             "drawn": (4, 16, 64, 256), "nets": 4000},
+}  # fmt: skip
 WIDTH, STREAM = 32, 64  # of trained networks; of the random ones, whose input is the stream
 RULES = {  # (branch, rate): powers of 1/depth
     "1/L": (1.0, 0.0), "1/√L, rates too": (0.5, 0.5), "1/√L alone": (0.5, 0.0), "none": (0.0, 0.0),
@@ -271,14 +248,28 @@ def _sweep(docket: Docket, size: dict[str, Any], seed: int, progress: Progress |
     starts = [1000 * seed + s for s in range(size["seeds"])]
     rates = [2.0**k for k in range(-10 if steps > 20 else -9, -2)]
     world = residual_digits()
+    first: Reading | None = None  # at the base depth all rules give one network
     for k, rule in enumerate(SWEPT):
         found = []
         for j, depth in enumerate(depths):
             build, table = ruled(rule, depth, depths[0])
-            found.append(best_learning_rate(build, world.loss, world.batch, rates=rates, seeds=starts, steps=steps, last=steps // 2,
-                                            multipliers=table))  # fmt: skip
-            rows.append({"rule": rule, "depth": depth, "log2 best lr": found[-1].value, "err": found[-1].err,
-                         "lowest loss": found[-1].how["lowest"], "outside the sweep": bool(found[-1].how.get("flags"))})  # fmt: skip
+            if first is None or j:
+                read = best_learning_rate(
+                    build,
+                    world.loss,
+                    world.batch,
+                    rates=rates,
+                    seeds=starts,
+                    steps=steps,
+                    last=steps // 2,
+                    multipliers=table,
+                )
+            else:
+                read = first
+            first = first or read
+            found.append(read)
+            rows.append({"rule": rule, "depth": depth, "log2 best lr": read.value, "err": read.err,
+                         "lowest loss": read.how["lowest"], "outside the sweep": bool(read.how.get("flags"))})  # fmt: skip
             if progress:
                 progress("sweeps", k * len(depths) + j + 1, len(SWEPT) * len(depths))
         moved = octaves(found)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from strobe.core.cards import study
 from strobe.core.errors import BadOption
+from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.system import System
 from strobe.edits.mup import Widening, widening
@@ -20,7 +21,7 @@ from strobe.studies.width_transfer import KINDS, octaves
 
 QUESTION = "Does the best learning rate of a narrow transformer serve a wide one, once it is parametrised for it?"
 SCALES = {  # widths of the sweeps, steps, seeds, widths of the coordinate check
-    "tiny": ((16, 64), 25, 2, (16, 32, 64)),
+    "tiny": ((16, 64), 20, 2, (16, 32, 64)),
     "small": ((32, 64, 128, 256), 80, 3, (64, 128, 256, 512)),
     "full": ((32, 64, 128, 256, 512), 200, 6, (64, 128, 256, 512)),
 }
@@ -152,19 +153,24 @@ def transformer_transfer(out: Path, *, scale: str = "small", seed: int = 0, prog
             docket.judge(f"{kind} slopes", read)
             checks.append({"parametrisation": KINDS[kind], **{m: float(v) for m, v in zip(MODULES, read.value, strict=True)},
                            "largest err": float(np.max(read.err))})  # fmt: skip
-        first: float | None = None
+        first: Reading | None = None  # at the base width the two are one network
         for k, kind in enumerate(KINDS):
             found = []
             for j, width in enumerate(widths):
                 build, table = scaled(kind, width, base)
-                middle = -6.0 if first is None else first - (np.log2(width / base) if kind == "standard" else 0.0)
+                middle = -6.0 if first is None else first.value - (np.log2(width / base) if kind == "standard" else 0.0)
                 reach = (-5, 5) if j == 0 else (-3, 3)
                 rates = [2.0**p for p in range(round(middle) + reach[0], round(middle) + reach[1])]
-                found.append(best_learning_rate(build, *_task(base), rates=rates, seeds=starts, steps=steps, last=steps // 2,
-                                                multipliers=table))  # fmt: skip
-                first = found[0].value
-                rows.append({"parametrisation": KINDS[kind], "width": width, "log2 best lr": found[-1].value, "err": found[-1].err,
-                             "lowest excess": found[-1].how["lowest"], "outside the sweep": bool(found[-1].how.get("flags"))})  # fmt: skip
+                if first is None or j:
+                    read = best_learning_rate(
+                        build, *_task(base), rates=rates, seeds=starts, steps=steps, last=steps // 2, multipliers=table
+                    )
+                else:
+                    read = first
+                first = first or read
+                found.append(read)
+                rows.append({"parametrisation": KINDS[kind], "width": width, "log2 best lr": read.value, "err": read.err,
+                             "lowest excess": read.how["lowest"], "outside the sweep": bool(read.how.get("flags"))})  # fmt: skip
                 if progress:
                     progress("sweeps", k * len(widths) + j + 1, 2 * len(widths))
             inside = not any(f.how.get("flags") for f in found)

@@ -40,9 +40,9 @@ CLASSES = 10
 def width_spectra(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress | None = None) -> Report:
     """Digits at four widths or more, one base learning rate, Adam, in the maximal update and in the standard parametrisation.
 
-    Sealed: exponents in width, 0 in the maximal update parametrisation, of how strongly each matrix's change acts at the end, of the
-    largest singular value over the edge and the number of spikes of the hidden matrix, and of the preconditioned sharpness along training; the
-    nulls, the standard parametrisation judged by the same claims, which must fail; and the exponents of its first updates.
+    Sealed: exponents in width, 0 in the maximal update parametrisation, of how strongly each matrix's change acts at the end, of
+    the largest singular value over the edge and the number of spikes of the hidden matrix, and of the preconditioned sharpness
+    along training; the nulls, the standard parametrisation by the same claims, which must fail; the exponents of its first updates.
     Cost: some seconds at "tiny", a minute and a half at "small". Raises `BadOption`.
     """
     widths, seeds, looks = sized(scale, SCALES)
