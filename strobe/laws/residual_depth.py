@@ -90,30 +90,30 @@ def depth_transfer(*, depths: Sequence[int], branch: float, rate: float) -> Pred
 
 
 @law(predicts="exponent in depth of how far branches add up", ref="arXiv:2309.16620", free_parameters=0)
-def coherence_slope(*, depths: Sequence[int], branch: float, of: str = "learned", tol: float = 0.25) -> Prediction:
-    """|Σ_l b_l|² / Σ_l |b_l|² ~ L^s over the L branches b: whether they add up (s = 1) or in squares (s = 0).
+def coherence_slope(*, depths: Sequence[int], of: str = "learned", tol: float = 0.25) -> Prediction:
+    """Random branches add in squares; what branches scaled by 1/L learn adds up, each pair of them alike at any depth.
 
-        start                any branch   s = 0    independent branches: the stream is a random walk in depth
-        learned, 1/L         branch 1     s = 1    every block was drawn the same way: an ODE's path
-        learned, 1/√L        branch ½     s = 0    the coherent part c is of order 1 too, but so is the incoherent r with which random
-                                                   blocks answer the moved stream: (r + c²) / (r + c²/L)
+        start      C = |Σ_l b_l|² / Σ_l |b_l|² ~ L^0         independent branches: the stream is a random walk in depth
+        learned    ρ = (C − 1) / (L − 1) ~ L^0               the mean overlap of two branches stays: C grows as L, an ODE's path
 
-    "learned" is b_l − b_l(start), on the same data. Args: depths, at least 3, spanning a factor of 4; branch, ½ or 1; of; tol.
-    Regime (`when`): residual blocks of one kind by a rule with s = 0 of `depth_slope`, on the data trained on; for ½, L well above c²/r
-    (else s is between). Where it fails: the other rule's or the untrained branches (the nulls); blocks that come to do different things.
-    Raises `BadOption`.
+    "learned" is b_l − b_l(start), on the same data. All blocks see nearly one gradient; what is incoherent, the answer of random
+    blocks to the moved stream, shrinks with 1/L as the coherent part of a branch does, and slower with 1/√L: there ρ falls.
+    Args: depths, at least 3, spanning a factor of 4; of, "start" (C) or "learned" (ρ); tol.
+    Regime (`when`): residual blocks of one kind, "learned" for branches scaled by 1/L, on the data trained on.
+    Where it fails: branches scaled by 1/√L (the null of "learned"), learned branches by the claim of random ones; blocks that come to
+    do different things. Raises `BadOption`.
     Ref: Bordelon and others, arXiv:2309.16620, and Dey and others, arXiv:2505.01618, for the two limits; the exponents are ours.
 
-    >>> coherence_slope(depths=[4, 8, 16], branch=1.0).value, coherence_slope(depths=[4, 8, 16], branch=0.5).value
-    (1.0, 0.0)
+    >>> coherence_slope(depths=[4, 8, 16]).of
+    'exponent in depth of the overlap of learned branches'
     """
     sizes = _depths(depths, 3, 4)
-    if of not in ("start", "learned") or branch not in (0.5, 1.0) or not tol > 0:
-        raise BadOption(f"of is 'start' or 'learned', branch 0.5 or 1, tol above 0; got {of!r}, {branch} and {tol}")
+    known = {"start": "|Σb|² / Σ|b|² of random branches", "learned": "the overlap of learned branches"}
+    if of not in known or not tol > 0:
+        raise BadOption(f"of is 'start' or 'learned' and tol above 0; got {of!r} and {tol}")
     return Prediction(
-        "exponent in depth of |Σb|² / Σ|b|²", 1.0 if of == "learned" and branch == 1 else 0.0, float(tol),
-        "blocks of one kind, on the data trained on", law=f"{WHERE}:coherence_slope", ref="arXiv:2309.16620",
-        knobs={"depths": sizes, "branch": branch, "of": of, "tol": tol},
+        f"exponent in depth of {known[of]}", 0.0, float(tol), "blocks of one kind, on the data trained on",
+        law=f"{WHERE}:coherence_slope", ref="arXiv:2309.16620", knobs={"depths": sizes, "of": of, "tol": tol},
     )  # fmt: skip
 
 

@@ -27,10 +27,12 @@ from strobe.studies.width_transfer import TRAIN, octaves, wide_digits
 
 QUESTION = "Does the best learning rate of a shallow residual network serve a deep one?"
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {"depths": (2, 4, 8), "swept": (1, 8), "tried": 12, "steps": 12, "seeds": 2, "drawn": (2, 8), "nets": 400},
-    "small": {"depths": (4, 8, 16, 32), "swept": (4, 8, 16, 32), "tried": 50, "steps": 100, "seeds": 6, "drawn": (4, 16, 64), "nets": 800},
-    "full": {"depths": (4, 8, 16, 32, 64), "swept": (4, 8, 16, 32, 64), "tried": 50, "steps": 150, "seeds": 12,
-             "drawn": (4, 16, 64, 256), "nets": 4000},
+    "tiny": {"depths": (2, 4, 8), "looked": (2, 4, 8), "swept": (1, 8), "tried": 12, "steps": 12, "seeds": 2,
+             "drawn": (2, 8), "nets": 400},
+    "small": {"depths": (4, 8, 16, 32), "looked": (4, 8, 16), "swept": (4, 32), "tried": 50, "steps": 100, "seeds": 6,
+              "drawn": (4, 16, 64), "nets": 800},
+    "full": {"depths": (4, 8, 16, 32, 64), "looked": (4, 8, 16, 32, 64), "swept": (4, 8, 16, 32, 64), "tried": 50, "steps": 150,
+             "seeds": 12, "drawn": (4, 16, 64, 256), "nets": 4000},
 }  # fmt: skip
 WIDTH, STREAM = 32, 64  # of trained networks; of the random ones, whose input is the stream
 RULES = {  # (branch, rate): powers of 1/depth
@@ -88,11 +90,11 @@ def residual_depth(out: Path, *, scale: str = "small", seed: int = 0, progress: 
 
     Sealed: how long the stream of random ones is; how far a few steps move what the branches add, by depth; over how many octaves the best
     learning rate moves; and whether what branches learn adds up. Nulls: each scale by the formula of the other, networks without a
-    rule by the claim of those with one, untrained branches by that of learned ones, 1/√L's by that of 1/L's; each must fail.
+    rule by the claim of those with one, learned branches by that of random ones, 1/√L's by that of 1/L's; each must fail.
     Cost: some seconds at "tiny", two minutes at "small". Raises `BadOption`.
     """
     size = sized(scale, SCALES)
-    depths, swept, drawn = size["depths"], size["swept"], size["drawn"]
+    depths, looked, swept, drawn = (size[k] for k in ("depths", "looked", "swept", "drawn"))
     growth = {"1/L": 1.0, "1/√L": 0.5}
     with Docket(residual_digits(depth=depths[0]), out / "recorded", QUESTION, steps=50, seed=seed) as docket:
         for text, power in growth.items():
@@ -117,24 +119,16 @@ def residual_depth(out: Path, *, scale: str = "small", seed: int = 0, progress: 
             docket.seal(f"transfers {rule}", said, f"octaves of the best lr over depths {swept}: {rule}")
         stays = depth_transfer(depths=swept, branch=1.0, rate=0.0)
         docket.seal("transfers null", stays, "the same, none: null, by the claim of 1/L (must fail)", law="", knobs={})
-        adds = coherence_slope(depths=depths, branch=1.0)
-        for rule in SWEPT[:2]:
-            branch = RULES[rule][0]
-            learned = coherence_slope(depths=depths, branch=branch)
-            docket.seal(f"adds {rule}", learned, f"exponent of |Σb|² / Σ|b|² in depth, learned: {rule}")
-            docket.seal(
-                f"start {rule}",
-                coherence_slope(depths=depths, branch=branch, of="start"),
-                f"the same, at the start: {rule}",
-            )
-        for key, text in (("start", "at the start, 1/L: null"), ("other", "learned, 1/√L: null")):
-            docket.seal(
-                f"adds null {key}", adds, f"the same, {text}, by the claim of learned 1/L (must fail)", law="", knobs={}
-            )
+        walks, adds = coherence_slope(depths=looked, of="start"), coherence_slope(depths=looked)
+        docket.seal("walk", walks, "exponent in depth of |Σb|² / Σ|b|², at the start")
+        docket.seal("overlap", adds, "exponent in depth of the overlap of branches, learned: 1/L")
+        for key, said, text in (("walk null", walks, "|Σb|² / Σ|b|², learned: 1/L, null, by the claim of random ones"),
+                                ("overlap null", adds, "the overlap of branches, learned: 1/√L, null, by the claim of 1/L")):  # fmt: skip
+            docket.seal(key, said, f"exponent in depth of {text} (must fail)", law="", knobs={})
         tables = {
             "stream of random networks": _grow(docket, growth, drawn, size["nets"], seed),
             "a few steps": _move(docket, depths, seed),
-            "branches": _add(docket, depths, size["steps"], max(size["seeds"] // 2, 2), seed),
+            "branches": _add(docket, looked, size["steps"], max(size["seeds"] // 2, 2), seed),
             "best learning rates": _sweep(docket, size, seed, progress),
         }
         return docket.report(tables, [
@@ -189,7 +183,7 @@ def _move(docket: Docket, depths: tuple[int, ...], seed: int) -> list[dict[str, 
             return model, torch.optim.Adam(groups)
 
         read = coordinate_check(start, world.loss, world.batch, widths=depths, modules=["added"], seeds=range(4))
-        one = Reading(float(read.value[0]), float(read.err[0]), "exponent in depth", read.how)
+        one = _one(read)
         docket.judge(f"moves {rule}", one)
         if f"moves null {rule}" in docket.sealed:
             docket.judge(f"moves null {rule}", one)
@@ -232,15 +226,23 @@ def _add(docket: Docket, depths: tuple[int, ...], steps: int, seeds: int, seed: 
             before.append(np.array(found[0]))
             after.append(np.array(found[1]))
             rows.append({"rule": rule, "depth": depth, "coherence at the start": float(before[-1][:, 0].mean()),
-                         "learned": float(after[-1][:, 0].mean()), "cosine of successive ones, start": float(before[-1][:, 1].mean()),
+                         "learned": float(after[-1][:, 0].mean()),
+
+                         "overlap": float((after[-1][:, 0].mean() - 1) / (depth - 1)),
+                         "cosine of successive ones, start": float(before[-1][:, 1].mean()),
                          "cosine, learned": float(after[-1][:, 1].mean()), "learned together": float(after[-1][:, 2].mean()),
                          "training loss": float(losses.mean())})  # fmt: skip
-        grown = [exponent(depths, np.stack(v)[:, :, :1]) for v in (before, after)]
-        single = [Reading(float(r.value[0]), float(r.err[0]), "exponent in depth", r.how) for r in grown]
-        docket.judge(f"start {rule}", single[0])
-        docket.judge(f"adds {rule}", single[1])
-        docket.judge("adds null start" if rule == "1/L" else "adds null other", single[0 if rule == "1/L" else 1])
+        random, learned = (np.stack(v)[:, :, :1] for v in (before, after))  # (depth, seed, 1)
+        pairs = (learned - 1) / (np.array(depths)[:, None, None] - 1)
+        if rule == "1/L":
+            docket.judge("walk", _one(exponent(depths, random)))
+            docket.judge("walk null", _one(exponent(depths, learned)))
+        docket.judge("overlap" if rule == "1/L" else "overlap null", _one(exponent(depths, np.maximum(pairs, 1e-3))))
     return rows
+
+
+def _one(read: Reading) -> Reading:
+    return Reading(float(read.value[0]), float(read.err[0]), "exponent in depth", read.how)
 
 
 def _sweep(docket: Docket, size: dict[str, Any], seed: int, progress: Progress | None) -> list[dict[str, Any]]:

@@ -425,9 +425,8 @@ LAWS: dict[str, Said] = {
         Reading(2.0, 0.2),
     ),
     "coherence_slope": Said(
-        {"depths": [4, 8, 16], "branch": 1.0},
-        [{"depths": [4, 8], "branch": 1.0}, {"depths": [4, 8, 16], "branch": 0.0}, {"depths": [4, 8, 16], "branch": 1.0, "of": "end"}],
-        Reading(0.0, 0.04),  # untrained branches
+        {"depths": [4, 8, 16]}, [{"depths": [4, 8]}, {"depths": [4, 8, 16], "tol": 0.0}, {"depths": [4, 8, 16], "of": "end"}],
+        Reading(-0.5, 0.04),  # branches scaled by 1/√L
     ),
     "order_chaos": Said(
         {"activation": "tanh", "weight": 1.5, "bias": 0.1, "layers": 4, "of": "correlation"},

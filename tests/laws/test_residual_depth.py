@@ -38,7 +38,8 @@ def test_without_a_rule_the_claims_of_one_fail() -> None:
     assert judge(depth_transfer(depths=DEPTHS, branch=1.0, rate=0.0), Reading(2.0, 0.2)).word == "fails"
     assert judge(depth_transfer(depths=DEPTHS, branch=0.0, rate=0.0), Reading(2.0, 0.2)).word == "holds"
     assert judge(depth_transfer(depths=DEPTHS, branch=0.0, rate=0.0), Reading(0.2, 0.2)).word == "fails"
-    assert judge(coherence_slope(depths=DEPTHS, branch=1.0), Reading(0.03, 0.04)).word == "fails"
+    assert judge(coherence_slope(depths=DEPTHS), Reading(-0.5, 0.04)).word == "fails"
+    assert judge(coherence_slope(depths=DEPTHS, of="start"), Reading(0.8, 0.04)).word == "fails"
 
 
 def test_bad_knobs() -> None:
