@@ -131,10 +131,7 @@ def widening(
     ends = {n for b in branches for n in fnmatch.filter(own, b)}
     ends |= {n for n in own if n.endswith(".bias") and f"{n.removesuffix('bias')}weight" in ends}
     blocks = {_block(n) for n in ends}
-    if depth != 1 and depth_exponent != 1 and all(p.shape == other[n].shape for n, p in own.items()):
-        raise BadOption(
-            "at equal width the roles that ½ needs cannot be told: give a narrower base, or depth_exponent=1"
-        )
+    untold = depth != 1 and depth_exponent != 1 and all(p.shape == other[n].shape for n, p in own.items())
     rows = []
     for name, p in own.items():
         was = other[name]
@@ -143,6 +140,10 @@ def widening(
                 f"{name} has {p.ndim} dimensions, in the base model {was.ndim}: build both by the same code"
             )
         given = next((r for pattern, r in (roles or {}).items() if fnmatch.fnmatch(name, pattern)), None)
+        if untold and given is None and _block(name) in blocks:
+            raise BadOption(
+                f"at equal width the role of {name} that ½ needs cannot be told: give a narrower base, roles, or depth_exponent=1"
+            )
         role, m_in, m_out = _role(name, owners[name], p, was, given)
         spread = _spread(was) if role in ("input", "hidden", "output") else 0.0
         std, lr = _rule(role, m_in, m_out, optimizer)

@@ -13,6 +13,7 @@ from strobe.core.errors import BadOption
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss, stacked
+from strobe.core.stacked_adam import StackedAdam
 
 CLIFF = 3.0  # of log L: rates that much worse than the best are past a cliff, and no part of the parabola
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -91,6 +92,8 @@ def _trained(
         scale = torch.cat([torch.full((p.numel(),), multipliers.get(n, 1.0)) for n, p in f.values.items()]).to(start)
         copies = [(lr, s) for lr in rates.tolist() for s in range(len(seeds))]
         most = max(TOGETHER // len(scale), 1) if start.device.type == "cpu" else len(copies)
+        even = max(k for k in range(1, most + 1) if len(copies) % k == 0)  # parts of one size are recorded once
+        most = even if 2 * even >= most or even == len(copies) else most
         out = []
         for at in range(0, len(copies), most):
             part = copies[at : at + most]
@@ -110,19 +113,16 @@ def _descended(
     f: StackedLoss, w: Tensor, lrs: Tensor, drawn: Callable[[int], Any], steps: int, last: int, optimizer: str
 ) -> Tensor:
     """Mean loss of the last steps of copies w (C, P), each parameter at a rate of its own (C, P)."""
-    first, second = torch.zeros_like(w), torch.zeros_like(w)
+    adam = StackedAdam(f, w, lrs) if optimizer == "adam" else None
     total = torch.zeros(len(w), dtype=torch.float64)
     for t in range(1, steps + 1):
-        value, g = f.own(w, drawn(t - 1))
+        if adam:
+            value = adam.step(drawn(t - 1))
+        else:
+            value, g = f.own(w, drawn(t - 1))
+            w.addcmul_(lrs, g, value=-1)
         if t > steps - last:
             total += value.detach().double().cpu() / last
-        if optimizer == "sgd":
-            w.addcmul_(lrs, g, value=-1)
-            continue
-        first.lerp_(g, 0.1)
-        second.mul_(0.999).addcmul_(g, g, value=1e-3)
-        root = (second / (1 - 0.999**t)).sqrt_().add_(1e-8)
-        w.addcmul_(lrs, torch.div(first, root, out=root), value=-1 / (1 - 0.9**t))
     return total
 
 

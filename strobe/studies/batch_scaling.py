@@ -13,6 +13,7 @@ from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss, stacked
+from strobe.core.stacked_adam import StackedAdam
 from strobe.core.system import System
 from strobe.laws.batch_scaling import batch_scaling as law
 from strobe.laws.batch_scaling import critical_batch, in_regime, two_batch_noise
@@ -131,19 +132,16 @@ def curves(
     f = StackedLoss(Snapshot(models[0], _loss, (x[:batch], y[:batch])))
     w = stacked(models)
     stream = torch.stack([torch.randint(TRAIN, (examples,), generator=torch.Generator().manual_seed(s)) for s in seeds])
-    beta1, beta2 = 1 - 0.1 * factor, 1 - 1e-3 * factor
-    first, second = torch.zeros_like(w), torch.zeros_like(w)
+    adam = StackedAdam(f, w, lr, betas=(1 - 0.1 * factor, 1 - 1e-3 * factor)) if optimizer == "adam" else None
     steps, kept = examples // batch, []
     marks = {round(steps * (i + 1) / MARKS) for i in range(MARKS)}
     for t in range(1, steps + 1):
         at = stream[:, (t - 1) * batch : t * batch]
-        _, g = f.own(w, (x[at], y[at]))
-        if optimizer == "adam":
-            first.lerp_(g, 1 - beta1)
-            second.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            w = w - lr / (1 - beta1**t) * first / ((second / (1 - beta2**t)).sqrt() + 1e-8)
+        if adam:
+            adam.step((x[at], y[at]))
         else:
-            w = w - lr * g
+            _, g = f.own(w, (x[at], y[at]))
+            w.add_(g, alpha=-lr)
         if t in marks:
             kept.append(f.losses(w, (x[:TRAIN], y[:TRAIN])).tolist())
         if t == min(marks):

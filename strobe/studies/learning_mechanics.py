@@ -29,10 +29,10 @@ STRANDS = {
         "closed_forms",
         "collapse",
     ),
-    "tractable limits": ("limits", "depth"),
+    "tractable limits": ("limits", "depth", "residual_depth"),
     "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
-    "hyperparameters": ("width_transfer", "batch_scaling"),
-    "universality": ("universality",),
+    "hyperparameters": ("width_transfer", "transformer_transfer", "batch_scaling"),
+    "universality": ("universality", "width_spectra"),
 }
 FAST = (
     "deep_linear",

@@ -12,6 +12,7 @@ from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss, stacked
+from strobe.core.stacked_adam import StackedAdam
 from strobe.core.system import System
 from strobe.laws.scaling import compute_optimal, quanta, scaling_law
 from strobe.numerics.scaling_fit import fit
@@ -185,15 +186,12 @@ def digits_losses(
         w = stacked(models)
         chosen = [HELD + torch.randperm(rest, generator=torch.Generator().manual_seed(s))[:e] for e, s in copies]
         draws = [torch.Generator().manual_seed(s) for _, s in copies]
-        first, second, best = torch.zeros_like(w), torch.zeros_like(w), np.full(len(copies), np.inf)
+        adam, best = StackedAdam(f, w, 1e-2), np.full(len(copies), np.inf)
         for t in range(1, STEPS + 1):
             at = torch.stack(
                 [c[torch.randint(len(c), (BATCH,), generator=g)] for c, g in zip(chosen, draws, strict=True)]
             )
-            _, g = f.own(w, (x[at], y[at]))
-            first.lerp_(g, 0.1)
-            second.mul_(0.999).addcmul_(g, g, value=1e-3)
-            w = w - 1e-2 / (1 - 0.9**t) * first / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
+            adam.step((x[at], y[at]))
             if t % 20 == 0:
                 best = np.minimum(best, f.losses(w, held).numpy())
         table = best.reshape(len(examples), seeds)

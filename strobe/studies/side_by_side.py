@@ -10,6 +10,7 @@ from torch import Tensor
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
 from strobe.core.stacked import StackedLoss
+from strobe.core.stacked_adam import StackedAdam
 from strobe.core.system import System
 
 
@@ -66,18 +67,15 @@ def side_by_side(
     if len({tuple(f.sizes) for f in losses}) != 1:
         raise BadOption("side by side go models of one architecture")
     w = torch.stack([f.center.clone() for f in losses])
-    first, second, kept, wanted = torch.zeros_like(w), torch.zeros_like(w), [], sorted(set(at))
+    adam = StackedAdam(losses[0], w, worlds[0].lr, betas=(beta, gamma), eps=eps)
+    kept, wanted = [], sorted(set(at))
     for step in range(steps + 1):
         if step in wanted:
             kept.append(w.clone())
         if step == steps:
             break
         drawn = [world.batch(seed, step) for world, seed in zip(worlds, seeds, strict=True)]
-        _, grad = losses[0].own(w, tuple(torch.stack(x) for x in zip(*drawn, strict=True)))
-        first.lerp_(grad, 1 - beta)
-        second.mul_(gamma).addcmul_(grad, grad, value=1 - gamma)
-        root = second.sqrt().div_((1 - gamma ** (step + 1)) ** 0.5).add_(eps)
-        w.addcdiv_(first, root, value=-worlds[0].lr / (1 - beta ** (step + 1)))
+        adam.step(tuple(torch.stack(x) for x in zip(*drawn, strict=True)))
         if progress and step % 50 == 0:
             progress(step, steps)
     places = torch.stack(kept, 1)

@@ -93,7 +93,7 @@ def width_transfer(out: Path, *, scale: str = "small", seed: int = 0, progress: 
                              "lowest loss": found[-1].how["lowest"], "outside the sweep": bool(found[-1].how.get("flags"))})  # fmt: skip
                 if progress:
                     progress("sweeps", k * len(widths) + j + 1, len(kinds) * len(widths))
-            moved = _octaves(found)
+            moved = octaves(found)
             inside = not any(f.how.get("flags") for f in found)
             docket.judge(kind, moved, applies=inside, why="" if inside else "a best rate lies outside the sweep")
             if kind == "standard":
@@ -130,7 +130,7 @@ def _start(kind: str, base: int, seed: int) -> Any:
     return build
 
 
-def _octaves(found: list[Reading]) -> Reading:
+def octaves(found: list[Reading]) -> Reading:
     """max − min of log₂ lr* over widths, with the errors of the two."""
     at = np.array([f.value for f in found])
     high, low = found[int(at.argmax())], found[int(at.argmin())]

@@ -202,6 +202,13 @@ OBSERVABLES: dict[str, Look] = {
     "feature_ansatz": Look(fits, {"layers": ["0", "4"]}),
     "weight_norms": Look(fits, takes_noise=False),
     "readability": Look(on_or_off, {"site": "0"}, seeded=True),
+    "branch_coherence": Look(
+        lambda seed: fits(seed, 256),
+        {"branches": ["0", "2"], "start": {n: 0.5 * p.detach() for n, p in small().named_parameters()}},
+    ),
+    "update_spectrum": Look(
+        fits, {"start": {"0.weight": torch.zeros(12, 5), "4.weight": torch.zeros(1, 12)}}, takes_noise=False
+    ),
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
     "signal_propagation": Look(lambda seed: fits(seed, 48), {"sites": ["0", "2"]}),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
@@ -399,6 +406,28 @@ LAWS: dict[str, Said] = {
         {"widths": [64] * 8}, [{"widths": []}, {"widths": [64, 32], "branch": 0.5}, {"widths": [64], "outputs": 0}],
         Reading(0.078, 0.01),  # that of one layer
     ),
+    "residual_growth": Said(
+        {"depths": [4, 16], "branch": 0.5},
+        [{"depths": [], "branch": 0.5}, {"depths": [4], "branch": 0.3}, {"depths": [4, 64], "branch": 0.0},
+         {"depths": [4], "branch": 1.0, "rtol": 0}],
+        Reading(np.array([1.28, 1.06]), np.full(2, 0.01)),  # of branches scaled by 1/L
+    ),
+    "depth_slope": Said(
+        {"depths": [4, 8, 16], "branch": 1.0, "rate": 0.0},
+        [{"depths": [4, 16], "branch": 1.0, "rate": 0.0}, {"depths": [4, 8, 16], "branch": 1.0, "rate": 0.5},
+         {"depths": [4, 8, 16], "branch": 0.5, "rate": 0.5, "tol": 0.0}],
+        Reading(1.0, 0.02),  # without a rule
+    ),
+    "depth_transfer": Said(
+        {"depths": [4, 32], "branch": 1.0, "rate": 0.0},
+        [{"depths": [4, 16], "branch": 1.0, "rate": 0.0}, {"depths": [4, 4, 32], "branch": 1.0, "rate": 0.0},
+         {"depths": [4, 32], "branch": 2.0, "rate": 0.0}],
+        Reading(2.0, 0.2),
+    ),
+    "coherence_slope": Said(
+        {"depths": [4, 8, 16]}, [{"depths": [4, 8]}, {"depths": [4, 8, 16], "tol": 0.0}, {"depths": [4, 8, 16], "of": "end"}],
+        Reading(-0.5, 0.04),  # branches scaled by 1/√L
+    ),
     "order_chaos": Said(
         {"activation": "tanh", "weight": 1.5, "bias": 0.1, "layers": 4, "of": "correlation"},
         [{"activation": "gelu", "weight": 1.5, "bias": 0.1, "layers": 4}, {"activation": "relu", "weight": 3.0, "bias": 0.1, "layers": 4},
@@ -454,6 +483,17 @@ LAWS: dict[str, Said] = {
         {"roles": ["input", "hidden", "output"]},
         [{"roles": []}, {"roles": ["middle"]}, {"roles": ["hidden"], "optimizer": "lion"}, {"roles": ["hidden"], "tol": 0.0}],
         Reading(np.array([0.0, 1.0, 1.0]), np.full(3, 0.02)),
+    ),
+    "spectra_settle": Said(
+        {"of": "updates", "widths": [32, 64, 128, 256], "numbers": 3},
+        [{"of": "bulk", "widths": [32, 64, 128, 256], "numbers": 3}, {"of": "updates", "widths": [32, 64], "numbers": 3},
+         {"of": "updates", "widths": [32, 64, 128, 256], "numbers": 0}],
+        Reading(np.array([0.0, 1.0, 1.0]), np.full(3, 0.02)),  # the standard parametrisation
+    ),
+    "standard_updates": Said(
+        {"roles": ["input", "hidden", "output"], "widths": [32, 64, 128, 256]},
+        [{"roles": [], "widths": [32, 64, 128, 256]}, {"roles": ["hidden"], "widths": [32, 64, 96, 128]}],
+        Reading(np.zeros(3), np.full(3, 0.02)),  # the maximal update one
     ),
     "batch_scaling": Said(
         {"batch": 8, "factor": 4, "noise_scale": 100.0},
