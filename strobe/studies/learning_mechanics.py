@@ -32,7 +32,7 @@ STRANDS = {
     "tractable limits": ("limits", "depth"),
     "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
     "hyperparameters": ("width_transfer", "batch_scaling"),
-    "universality": ("universality",),
+    "universality": ("universality", "diffusion"),
 }
 FAST = (
     "deep_linear",
