@@ -30,7 +30,7 @@ STRANDS = {
         "collapse",
     ),
     "tractable limits": ("limits", "depth"),
-    "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
+    "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling", "data_scaling"),
     "hyperparameters": ("width_transfer", "batch_scaling"),
     "universality": ("universality", "diffusion"),
 }
