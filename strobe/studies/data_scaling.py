@@ -13,6 +13,7 @@ from strobe.core.cards import study
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
+from strobe.core.system import System
 from strobe.laws.data_exponent import data_exponent
 from strobe.numerics.power_decay import Decay, decay
 from strobe.observables.token_correlation import token_correlation
@@ -24,9 +25,9 @@ from strobe.systems.attention_language import attention_language
 from strobe.systems.text import text
 
 QUESTION = "Do two statistics of a text say how fast the loss falls with the number of training tokens?"
-SCALES = {  # (tokens for statistics, powers of two of D, streams each) of chains; (steps on all text, most steps on a part) of text
-    "tiny": ((200_000, (10, 12, 14, 16), 2), (20, 20)),
-    "small": ((4_000_000, (12, 14, 16, 18, 20), 6), (1200, 800)),
+SCALES = {  # tokens for statistics at most; of chains: powers of two of D, streams each; of text: steps on all of it, on a part
+    "tiny": ((200_000, (10, 12, 14, 16), 1), (15, 15)),
+    "small": ((4_000_000, (12, 14, 16, 18, 20), 6), (1000, 600)),
     "full": ((16_000_000, (12, 14, 16, 18, 20, 22), 16), (10_000, 10_000)),
 }
 DECAYS, ORDERS = (1.25, 1.75), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # of the chains
@@ -60,7 +61,7 @@ def data_scaling(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
             _chain(docket, Chain(far), long, powers, streams, seed, tables)
             if progress:
                 progress("chains", i + 1, len(DECAYS))
-        _text(docket, steps, most, seed, tables, progress)
+        _text(docket, world, long, (steps, most), seed, tables, progress)
     return docket.report(
         tables, ["Cagnetta, Raventós, Ganguli and Wyart 2026, arXiv:2602.07488", "Shibata 1980, Annals of Statistics 8"],
         vocab=VOCAB, strength=STRENGTH, streams=streams,
@@ -101,7 +102,7 @@ def _chain(
     chooser, sizes, losses = Scorer(chain, (seed, 3)), [2**p for p in powers], []
     for p in powers:
         row = []
-        for k in range(streams if p > FEW else 4 * streams):
+        for k in range(max(streams, 2) if p > FEW else 4 * streams):
             fits = [np.zeros(1), *lag_weights(chain.draw(2**p, (seed, 4, p, k)), ORDERS)]
             row.append(scorer.excess(min(fits, key=chooser.excess)))
         losses.append(row)
@@ -134,8 +135,10 @@ def _chain(
 
 
 def _text(
-    docket: Docket, steps: int, most: int, seed: int, tables: dict[str, list[dict[str, Any]]], progress: Progress | None
-) -> None:
+    docket: Docket, world: System, long: int, budget: tuple[int, int], seed: int, tables: dict[str, list[dict[str, Any]]],
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    steps, most = budget
     found, name = text(vocab=WORDS), "standard library"
     rng = np.random.default_rng((seed, 6))
     every = np.lib.stride_tricks.sliding_window_view(found.train, CONTEXT + 1)[::CONTEXT]
@@ -143,8 +146,8 @@ def _text(
     picked = held[rng.permutation(len(held))[: 9 * HELD]].astype(np.int64)
     stop_on, judge_on = (torch.from_numpy(x) for x in (picked[:HELD], picked[HELD:]))
     lags = np.array([1, 2, 4, 8, 16, 32, 64, 128])
-    beta, seen = _correlation(found.train, lags, None, tables["correlations of text"])
-    reference, _ = _fit(every, steps, stop_on, seed, early=False)
+    beta, seen = _correlation(found.train[:long], lags, None, tables["correlations of text"])
+    reference, _ = _fit(world, every, steps, stop_on, seed, early=False)
     by_length = loss_by_position(Snapshot(reference, _loss, judge_on))
     at = np.unique(np.geomspace(1, CONTEXT, 10).astype(int))  # position t has t + 1 tokens before the next
     gamma = decay(at, by_length.value[at - 1], by_length.err[at - 1])
@@ -156,12 +159,16 @@ def _text(
     losses, limited = [], True
     for i, count in enumerate(PARTS):
         part = every[rng.permutation(len(every))[: count // CONTEXT]]
-        model, turned = _fit(part, most, stop_on, seed, early=True)
+        model, turned = _fit(world, part, most, stop_on, seed, early=True)
         losses.append(losses_of(Snapshot(model, _loss, judge_on)).mean(1))
         limited = limited and turned
         if progress:
             progress("parts of text", i + 1, len(PARTS))
-        row = {"D": count, "loss": losses[-1].mean(), "err": losses[-1].std(ddof=1) / len(judge_on) ** 0.5}
+        row = {
+            "D": count,
+            "loss": float(losses[-1].mean()),
+            "err": float(losses[-1].std(ddof=1)) / len(judge_on) ** 0.5,
+        }
         tables["loss on D tokens of text"].append(row | {"held-out loss turned up": turned})
     y = np.array(losses)
     # the windows are the same for all D: what they share moves the floor, not the exponent
@@ -172,7 +179,7 @@ def _text(
     why = why or ("" if limited else "training was not limited by data: the held-out loss still fell at the last step")
     docket.judge(name, read, applies=not why, why=why)
     docket.judge(f"{name} half", read, applies=limited, why="" if limited else why)
-    _, still = _correlation(rng.permutation(found.train), lags[:3], 0.0)
+    _, still = _correlation(rng.permutation(found.train[:long]), lags[:3], 0.0)
     docket.judge(
         f"{name} shuffled", Reading(None), applies=still, why="" if still else "no correlation stands out of its noise"
     )
@@ -187,7 +194,10 @@ def _correlation(
         Snapshot(nn.Identity(), _loss, torch.from_numpy(tokens)), distances=lags.tolist(), norm="frobenius"
     )
     if rows is not None:
-        rows += [{"distance": int(n), "norm": v, "err": e} for n, v, e in zip(lags, read.value, read.err, strict=True)]
+        rows += [
+            {"distance": int(n), "norm": float(v), "err": float(e)}
+            for n, v, e in zip(lags, read.value, read.err, strict=True)
+        ]
     return decay(lags, np.maximum(read.value, 0.0), read.err, floor=floor), bool((read.value > 3 * read.err).all())
 
 
@@ -213,9 +223,10 @@ def _row(
     return row | {"γ / 2β": p.value, "tolerance": p.tol}
 
 
-def _fit(windows: np.ndarray, steps: int, held: Tensor, seed: int, *, early: bool) -> tuple[nn.Module, bool]:
+def _fit(
+    world: System, windows: np.ndarray, steps: int, held: Tensor, seed: int, *, early: bool
+) -> tuple[nn.Module, bool]:
     """(a transformer trained on these windows, put back to where its held-out loss was least; did that loss rise before the end?)"""
-    world = attention_language(context=CONTEXT, batch=BATCH, vocab=WORDS)
     model, rng = world.build(seed), np.random.default_rng((seed, len(windows)))
     optimizer = world.optimizer(model, world.lr)
     best, kept, since = np.inf, model.state_dict(), 0
