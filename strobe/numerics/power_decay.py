@@ -70,7 +70,7 @@ def _fit(
         found, rest = nnls(np.stack(columns, 1), target)
         return found, float(rest**2)
 
-    grid = GRID if close is None else np.clip(close * np.geomspace(0.25, 4, 13), GRID[0], GRID[-1])
+    grid = GRID if close is None else np.clip(close * np.geomspace(0.25, 4, 7), GRID[0], GRID[-1])
     at = int(np.argmin([inner(k)[1] for k in grid]))
     near = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
     k = float(minimize_scalar(lambda k: inner(k)[1], bounds=near, method="bounded", options={"xatol": 1e-6}).x)

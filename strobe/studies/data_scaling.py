@@ -25,10 +25,10 @@ from strobe.systems.attention_language import attention_language
 from strobe.systems.text import text
 
 QUESTION = "Do two statistics of a text say how fast the loss falls with the number of training tokens?"
-SCALES = {  # tokens for statistics at most; of chains: powers of two of D, streams each; of text: steps on all of it, on a part
-    "tiny": ((200_000, (10, 12, 14, 16), 1), (15, 15)),
-    "small": ((4_000_000, (12, 14, 16, 18, 20), 6), (1000, 600)),
-    "full": ((16_000_000, (12, 14, 16, 18, 20, 22), 16), (10_000, 10_000)),
+SCALES = {  # tokens for statistics at most; of chains: powers of two of D, streams each; of text: steps on all, on a part; windows
+    "tiny": ((200_000, (10, 12, 14, 16), 1), (15, 15, 64)),
+    "small": ((4_000_000, (12, 14, 16, 18, 20), 6), (1000, 600, 1024)),
+    "full": ((16_000_000, (12, 14, 16, 18, 20, 22), 16), (10_000, 10_000, 4096)),
 }
 DECAYS, ORDERS = (1.25, 1.75), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # of the chains
 FEW = 16  # powers of two of D up to which streams are cheap, and four times as many
@@ -48,7 +48,7 @@ def data_scaling(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
     and γ alone, which must fail on chains; shuffled tokens, which are outside.
     Cost: ten seconds at "tiny", 100 s at "small". Raises `BadOption`.
     """
-    (long, powers, streams), (steps, most) = sized(scale, SCALES)
+    (long, powers, streams), budget = sized(scale, SCALES)
     tables: dict[str, list[dict[str, Any]]] = {
         "exponents": [],
         "loss on D tokens of a chain": [],
@@ -56,12 +56,12 @@ def data_scaling(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
         "correlations of text": [],
     }
     world = attention_language(context=CONTEXT, batch=BATCH, vocab=WORDS, probe_size=16)
-    with Docket(world, out / "recorded", QUESTION, steps=min(steps, 100), seed=seed) as docket:
+    with Docket(world, out / "recorded", QUESTION, steps=min(budget[0], 100), seed=seed) as docket:
         for i, far in enumerate(DECAYS):
             _chain(docket, Chain(far), long, powers, streams, seed, tables)
             if progress:
                 progress("chains", i + 1, len(DECAYS))
-        _text(docket, world, long, (steps, most), seed, tables, progress)
+        _text(docket, world, long, budget, seed, tables, progress)
     return docket.report(
         tables, ["Cagnetta, Raventós, Ganguli and Wyart 2026, arXiv:2602.07488", "Shibata 1980, Annals of Statistics 8"],
         vocab=VOCAB, strength=STRENGTH, streams=streams,
@@ -79,13 +79,16 @@ def _chain(
     gamma = decay(lags, whole, np.std(parts, 0, ddof=1) / 2, floor=0.0)
     said = _seal(docket, name, gamma, beta)
     far = data_exponent(gamma=2 * chain.beta - 1, beta=chain.beta)
-    docket.seal(f"{name} far", far, f"exponent of the loss in D, {name}, from the exponents it was built with")
+    docket.seal(
+        f"{name} far", far, f"exponent of the loss in D, {name}, from the exponents it was built with", fitted=0
+    )
     docket.seal(
         f"{name} half",
         said,
         f"exponent of the loss in D, {name}, rival ½ (must fail)",
         value=0.5,
         tol=0.05,
+        fitted=0,
         law="",
         knobs={},
     )
@@ -110,8 +113,8 @@ def _chain(
             {
                 "chain": name,
                 "D": 2**p,
-                "loss above the entropy rate": np.mean(row),
-                "err": np.std(row, ddof=1) / len(row) ** 0.5,
+                "loss above the entropy rate": float(np.mean(row)),
+                "err": float(np.std(row, ddof=1)) / len(row) ** 0.5,
             }
         )
     mean, err = (np.array([f(x) for x in losses]) for f in (np.mean, lambda x: np.std(x, ddof=1) / len(x) ** 0.5))
@@ -135,15 +138,15 @@ def _chain(
 
 
 def _text(
-    docket: Docket, world: System, long: int, budget: tuple[int, int], seed: int, tables: dict[str, list[dict[str, Any]]],
+    docket: Docket, world: System, long: int, budget: tuple[int, int, int], seed: int, tables: dict[str, list[dict[str, Any]]],
     progress: Progress | None,
 ) -> None:  # fmt: skip
-    steps, most = budget
+    steps, most, windows = budget
     found, name = text(vocab=WORDS), "standard library"
     rng = np.random.default_rng((seed, 6))
     every = np.lib.stride_tricks.sliding_window_view(found.train, CONTEXT + 1)[::CONTEXT]
     held = np.lib.stride_tricks.sliding_window_view(found.held, CONTEXT + 1)[::CONTEXT]
-    picked = held[rng.permutation(len(held))[: 9 * HELD]].astype(np.int64)
+    picked = held[rng.permutation(len(held))[: HELD + windows]].astype(np.int64)
     stop_on, judge_on = (torch.from_numpy(x) for x in (picked[:HELD], picked[HELD:]))
     lags = np.array([1, 2, 4, 8, 16, 32, 64, 128])
     beta, seen = _correlation(found.train[:long], lags, None, tables["correlations of text"])
