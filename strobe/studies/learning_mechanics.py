@@ -30,9 +30,9 @@ STRANDS = {
         "collapse",
     ),
     "tractable limits": ("limits", "depth", "residual_depth"),
-    "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling"),
+    "empirical laws": ("edge", "catapult", "central_flow", "features", "scaling", "data_scaling"),
     "hyperparameters": ("width_transfer", "transformer_transfer", "batch_scaling"),
-    "universality": ("universality", "width_spectra"),
+    "universality": ("universality", "width_spectra", "diffusion"),
 }
 FAST = (
     "deep_linear",

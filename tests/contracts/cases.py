@@ -114,6 +114,28 @@ def valley() -> Snapshot:
     return Snapshot(net, lambda m, d: (m(d[0]).squeeze(-1) - d[1]).square().mean(), (x, y))
 
 
+@cache
+def denoises() -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 1, 3, padding=1))
+
+
+def noisy(seed: int) -> Snapshot:
+    return Snapshot(
+        denoises(),
+        lambda m, d: m(d).square().mean(),
+        torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(seed)),
+    )
+
+
+def sticky(seed: int) -> Snapshot:
+    """A stream of 4 tokens in which each is the one before it or anything: |C(n)| = 0.7^n / 4 in the operator norm."""
+    g = torch.Generator().manual_seed(seed)
+    at = torch.arange(20_000)
+    first = torch.where(torch.rand(20_000, generator=g) < 0.7, torch.zeros_like(at), at).cummax(0).values
+    return Snapshot(small(), lambda m, d: m(d).sum(), torch.randint(4, (20_000,), generator=g)[first])
+
+
 def plane(n: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     x = scale * torch.randn(n, 4, generator=torch.Generator().manual_seed(n))
     return x, x.sum(1) + 0.3 * x[:, 0].sin()
@@ -212,6 +234,13 @@ OBSERVABLES: dict[str, Look] = {
     "kernel_alignment": Look(lambda seed: fits(seed, 48)),
     "signal_propagation": Look(lambda seed: fits(seed, 48), {"sites": ["0", "2"]}),
     "ntk": Look(lambda seed: fits(0, 12), {"probes": None}, takes_noise=False),
+    "token_correlation": Look(sticky, {"distances": [1, 2, 4]}),
+    "receptive_field": Look(noisy, takes_noise=False),
+    "local_score_match": Look(
+        noisy,
+        {"data": torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(9)), "patch": 3, "signal": 0.6},
+        seeded=True,
+    ),
     "interaction_energy": Look(
         lambda seed: fits(0), {"bits": 5, "sets": {"a": [0], "b": [1, 2]}, "clip": 0.3}, takes_noise=False
     ),
@@ -519,6 +548,19 @@ LAWS: dict[str, Said] = {
     ),
     "quanta": Said(
         {"alpha": 0.4}, [{"alpha": 0}, {"alpha": 0.4, "of": "rank"}, {"alpha": 0.4, "tol": 0.0}], Reading(0.0, 0.05)
+    ),
+    "data_exponent": Said(
+        {"gamma": 2.0, "beta": 1.5, "gamma_err": 0.02, "beta_err": 0.02},
+        [{"gamma": 0.0, "beta": 1.0}, {"gamma": 1.0, "beta": -1.0}, {"gamma": 1.0, "beta": 1.0, "tol": 0.0},
+         {"gamma": 1.0, "beta": 1.0, "beta_err": -0.1}, {"gamma": 1.0, "beta": 1.0, "gamma_err": float("nan")}],
+        Reading(0.5, 0.01),  # the rate of a fixed number of correlations
+    ),
+    "local_denoiser": Said(
+        {"patches": [3], "receptive": 5, "image": 8},
+        [{"patches": [], "receptive": 5, "image": 8}, {"patches": [4], "receptive": 5, "image": 8},
+         {"patches": [7], "receptive": 5, "image": 8}, {"patches": [3], "receptive": 4, "image": 8},
+         {"patches": [3], "receptive": 5, "image": 8, "least": 1.0}, {"patches": [3], "receptive": 5, "image": 8, "of": "score"}],
+        Reading(np.array([0.85]), np.array([0.01])),  # the ideal machine
     ),
     "neural_feature_ansatz": Said({"init": 0.1}, [{"init": 0.0}, {"init": 0.1, "least": 1.0}], Reading(0.76, 0.01)),  # the default start
     "simplicity_bias": Said({"classes": 10}, [{"classes": 1}, {"classes": 3, "least": 0.5}], Reading(0.9, 0.05)),
