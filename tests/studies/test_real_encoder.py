@@ -1,4 +1,4 @@
-"""Sentences of the standard library are what they say; the study runs where the encoder is installed, and says what is missing elsewhere."""
+"""Sentences are what they say; the study runs where the encoder is installed, and says what is missing elsewhere."""
 
 import importlib.util
 from collections.abc import Callable
