@@ -4,7 +4,8 @@
 
 They work on any `nn.Module`: module paths are the user's own. A look leaves no trace on the model (`Snapshot.quiet`).
 This file: the model itself. look_language.py and look_layers.py: one text through it. look_examples.py and
-look_dose.py: many examples, and what an edit does to them; look_directions.py: which directions there are to edit.
+look_dose.py: many examples, and what an edit does to them; look_directions.py and look_concept.py: which directions there
+are to edit.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from strobe.app.look_concept import concept
 from strobe.app.look_directions import directions
 from strobe.app.look_dose import dose
 from strobe.app.look_examples import MOST, PerExample, examples
@@ -178,4 +180,5 @@ def _drawn(site: str, x: Tensor, inner: Tensor, names: list[str], image: bool) -
 VIEWS: dict[str, Callable[..., dict[str, Any]]] = {
     "modules": modules, "tokens": tokens, "attention": attention, "lens": lens, "activation": activation,
     "parameter": parameter, "examples": examples, "directions": directions, "dose": dose,
+    "concept": concept,
 }  # fmt: skip

@@ -31,6 +31,7 @@ def dose(
     edit: str = "scale",
     direction: Sequence[float] | None = None,
     mean: Sequence[float] | None = None,
+    by: float | None = None,
     doses: Sequence[float] = DOSES,
     text: str | None = None,
     example: int = 0,
@@ -39,7 +40,7 @@ def dose(
     """The loss as a site is turned up, down or off by degrees, beside a random change of the same size.
 
         scale: x ← d·x (d = 1 changes nothing);   scale_direction: the same of its part along `direction`, from `mean`
-        another edit e: x ← x + d·(e(x) − x) (d = 0 changes nothing, 1 is e)
+        another edit e: x ← x + d·(e(x) − x) (d = 0 changes nothing, 1 is e); steer: x ← x + d·by·direction
         control: x ← x + r·‖edit(x) − x‖/‖r‖ along the last dimension, r Gaussian, the same for every dose
 
     Err: standard error over the first 12 examples of the paired difference from the unedited model; of the control, with
@@ -49,7 +50,7 @@ def dose(
     at = Site.parse(site)
     at.parameter(snap.model) if at.part == "param" else at.module(snap.model)
     levels = _doses(doses)
-    make, scales = _maker(edit, direction, mean), edit in SCALES
+    make, scales = _maker(edit, direction, mean, by), edit in SCALES
     edits = [_edit(make, scales, d) for d in levels]
     with snap.quiet():
         losses = PerExample(snap, DOSED)
@@ -87,8 +88,16 @@ def _doses(doses: Any) -> list[float]:
     return [float(d) for d in doses]
 
 
-def _maker(name: str, direction: Any, mean: Any) -> Callable[..., Edit]:
-    known = {e: f"strobe.edits.{e}:{e}" for e in (*SCALES, "ablate")}
+def _maker(name: str, direction: Any, mean: Any, by: Any) -> Callable[..., Edit]:
+    known = {e: f"strobe.edits.{e}:{e}" for e in (*SCALES, "ablate", "steer")}
+    if name == "steer":
+        if direction is None or by is None or mean is not None:
+            raise BadOption("a dose of steer needs its direction and by, and no mean")
+        make = partial(load(known[name]), direction=direction, by=by)
+        make()
+        return make
+    if by is not None:
+        raise BadOption(f"only a dose of steer takes by, not one of {name!r}")
     if name == "scale_direction":
         if direction is None:
             raise BadOption("a dose of scale_direction needs its direction, as the look directions gives them")

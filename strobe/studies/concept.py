@@ -1,5 +1,6 @@
 """A concept from two lists of texts, on a run or a Hugging Face model: the same thing from the terminal and from Python."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from strobe.core.capture import Activations, Forward, capture
@@ -16,11 +18,17 @@ from strobe.core.errors import BadOption
 from strobe.features.concept import Concept
 from strobe.features.concept_table import ConceptTable
 from strobe.features.fit_concept import fit_concept
+from strobe.features.monitor import fit_monitor
+from strobe.numerics.bake_off import areas, folds_of
+from strobe.numerics.probes import closed_forms
+from strobe.numerics.rfm import Span
+from strobe.observables.readability import two_kinds
 from strobe.runs import directory
 from strobe.runs.run import Opened, open_run
 from strobe.runs.texts import encode, tokenizer_of
 
 Texts = str | Path | Sequence[str]
+RATE = 0.05  # of false alarms that a page's monitor promises
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,3 +213,59 @@ def _labelled(path: Path, text: str, label: str) -> tuple[list[str], list[bool]]
         )
     kept = [r for r in rows if r[text]]
     return [str(r[text]) for r in kept], [str(r[label]) == kinds[1] for r in kept]
+
+
+def seen(
+    reader: Reader,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    *,
+    whole: bool = True,
+    most: int = 5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What a page shows, as plain data: the table with its verdict, a direction to steer by, and the texts at both ends, token by token.
+
+    Without `whole` only the areas of a line and of a kernel at each block, at fixed settings: for many steps in turn.
+    Raises as `concept` does.
+    """
+    if not whole:
+        texts, labels = read_examples(positive, negative)
+        acts = capture(
+            reader.model,
+            [reader.ids(t)[: reader.length] for t in texts],
+            positions=reader.positions,
+            forward=reader.forward,
+        )
+        on = two_kinds([int(b) for b in labels], len(labels))
+        fold = folds_of(on, acts.example.numpy(), 5, np.random.default_rng(seed))
+        both = [
+            [float(areas(s[0], on, fold)) for s in closed_forms(Span.of(acts[site]), fold, on[None])[1:]]
+            for site in acts.sites
+        ]
+        return {"sites": list(acts.sites), "line": [b[0] for b in both], "kernel": [b[1] for b in both]}
+    found = concept(reader, positive, negative, seed=seed, permutations=100, resamples=400)
+    t = found.table
+    steer = t.concept(t.best.site, "means")
+    order = found.scores.argsort(descending=True).tolist()
+    shown = [*order[:most], *order[-most:]] if len(order) > 2 * most else order
+    ids = [reader.ids(found.texts[i])[: reader.length] for i in shown]
+    site = found.concept.site
+    every = capture(reader.model, ids, [site], positions="all", forward=reader.forward)
+    score = found.concept.score(every[site])
+    watch: dict[str, Any] | None = None
+    with contextlib.suppress(BadOption):  # too few texts for the rate
+        m = fit_monitor(found.acts, [int(b) for b in found.labels], t, rate=RATE, seed=seed)
+        watch = {"rate": RATE, "auroc": m.auroc, "err": m.err, "caught": list(m.caught), "sites": len(m.concepts)}
+    return {
+        "monitor": watch,
+        "said": found.said(), "there": t.there, "linear": t.linear, "methods": list(dict.fromkeys(r.method for r in t.rows)),
+        "rows": [{k: getattr(r, k) for k in ("site", "method", "auroc", "low", "high", "stability")} for r in t.rows],
+        "best": {"site": t.best.site, "method": t.best.method}, "threshold": found.concept.threshold,
+        "steer": {"site": steer.site, "direction": steer.direction.tolist(), "gap": steer.gap},
+        "texts": [
+            {"text": found.texts[i], "on": found.labels[i], "score": float(found.scores[i]),
+             "tokens": list(zip(ids[k], score[every.example == k].tolist(), strict=True))}
+            for k, i in enumerate(shown)
+        ],
+    }  # fmt: skip

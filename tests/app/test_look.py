@@ -545,7 +545,10 @@ ASKED: dict[str, list[dict[str, Any]]] = {
     "activation": [{"site": "layers.0"}], "parameter": [{"site": "head:param.bias"}], "examples": [{}],
     "directions": [{"site": "layers.1"}, {"site": "layers.1", "unit": 3}, {"site": "layers.1", "texts": ["ab", "cd"]}],
     "dose": [{"site": "layers.0", "text": "ab"}, {"site": "head:param.weight", "edit": "ablate"},
-             {"site": "layers.0", "edit": "scale_direction", "direction": [1] * D}],
+             {"site": "layers.0", "edit": "scale_direction", "direction": [1] * D},
+             {"site": "layers.0", "edit": "steer", "direction": [1] * D, "by": 0.5}],
+    "concept": [{"positive": [f"{c}{d}z" for c in "abcd" for d in "efg"], "negative": [f"{c}{d}y" for c in "abcd" for d in "efg"]},
+                {"positive": ["abz"] * 12, "negative": [f"{c}{d}y" for c in "abcd" for d in "efg"], "whole": False}],
 }  # fmt: skip
 
 

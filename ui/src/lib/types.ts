@@ -175,5 +175,20 @@ export interface DoseLook {
 }
 export interface Direction { name: string; direction: number[]; explained: Num; mean: number[] }
 export interface DirectionsLook { site: string; directions: Direction[]; rows: number; features: number; how: string }
+export interface ConceptRow { site: string; method: string; auroc: number; low: number; high: number; stability: Num }
+export interface ConceptText { text: string; on: boolean; score: number; tokens: { text: string; score: Num }[] }
+export interface ConceptLook {
+  said: string
+  there: boolean
+  linear: boolean | null
+  methods: string[]
+  rows: ConceptRow[]
+  best: { site: string; method: string }
+  threshold: number
+  steer: { site: string; direction: number[]; gap: number }
+  texts: ConceptText[]
+  monitor: { rate: number; auroc: number; err: number; caught: number[]; sites: number } | null
+}
+export interface QuickConcept { sites: string[]; line: number[]; kernel: number[] }
 export interface SiteEdit { act: 'site'; site: string; label: string; edit: string; kwargs: Record<string, unknown> }
 export interface Job { job: string; state: 'running' | 'done' | 'failed'; step: Num; run: string | null; error: string }
