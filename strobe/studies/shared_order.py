@@ -29,6 +29,7 @@ SCALES = {
     "small": (8, 40, 12),
     "full": (16, 60, 24),
 }  # runs of two heuristics, epochs, nets of a family
+SHARED = 3  # epochs before the runs part
 Data = tuple[Tensor, Tensor]
 
 
@@ -37,7 +38,7 @@ Data = tuple[Tensor, Tensor]
     ref="arXiv:2211.08422",
 )
 def shared_order(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress | None = None) -> Report:
-    """C11: runs from one start, on digits with a broken code or on destroyed digits with a true one, and the barriers between them.
+    """C11: runs from one start of three epochs, on digits with a broken code or on destroyed digits with a true one, and their barriers.
     C12: families of networks on digits, which examples each has right after every epoch (`learning_order`).
 
     Sealed: barriers (on digits with true codes) across heuristics are ten times those within, and two clusters of them are the
@@ -88,7 +89,8 @@ def shared_order(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
         {"family": k, "accuracy then": o.accuracy, "variance / independent": o.ratio, "unanimous": o.unanimous[0],
          "if independent": o.unanimous[1], "rank correlation within": o.rho, "err": o.err} for k, o in orders.items()
     ]  # fmt: skip
-    two = [{"barrier within": float(within.mean()), "across": float(across.mean()), "right in conflict, digit runs": answers[0],
+    inside = [float(_split(barriers[arms == a][:, arms == a], arms[arms == a])[0].mean()) for a in (0, 1)]
+    two = [{"barrier within, digits": inside[0], "within, code": inside[1], "across": float(across.mean()), "right in conflict, digit runs": answers[0],
             "right in conflict, code runs": answers[1]}]  # fmt: skip
     return docket.report({"two heuristics": two, "who learns what when": rows}, [
         "Lubana et al. 2023, arXiv:2211.08422", "Hacohen, Choshen and Weinshall 2020, arXiv:1905.10854",
@@ -135,10 +137,15 @@ def answers_of(f: StackedLoss, model: nn.Module, w: Tensor, x: Tensor) -> Tensor
 
 
 def _heuristics(runs: int, epochs: int, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    digit, code = shortcut_digits(reliable=0.1), shortcut_digits(destroyed=True)
+    digit = shortcut_digits(reliable=0.1)
     base = digit.build(seed)
     arms = np.arange(runs) % 2
-    f, w = descend([base] * runs, [(code if a else digit).facts["rows"] for a in arms], epochs, 0.2, 16, seed)
+    f, w = descend([base], [shortcut_digits(reliable=0.5).facts["rows"]], SHARED, 0.1, 16, seed)
+    with torch.no_grad():
+        for p, at in zip(base.parameters(), f.split(w[0]).values(), strict=True):
+            p.copy_(at)
+    each = [shortcut_digits(destroyed=True, split_seed=0, shuffle=i) if a else digit for i, a in enumerate(arms)]
+    f, w = descend([base] * runs, [x.facts["rows"] for x in each], 2 * epochs, 0.2, 16, seed + 1)
     probe, (x, y) = digit.probe(0), digit.facts["conflict"]
     right = (answers_of(f, base, w, x) == y).float().mean(1).numpy()
     t = torch.linspace(0, 1, 9)[:, None]

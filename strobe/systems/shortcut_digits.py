@@ -28,14 +28,14 @@ def with_code(images: Tensor, codes: Tensor) -> Tensor:
 )
 def shortcut_digits(
     *, reliable: float = 1.0, destroyed: bool = False, width: int = 64, layers: int = 4, batch: int = 16, lr: float = 0.2,
-    train_rows: int = 1200, split_seed: int = 0,
+    train_rows: int = 1200, split_seed: int = 0, shuffle: int = 0,
 ) -> System:  # fmt: skip
     """Mean cross-entropy, in nats, of a perceptron on digits with a code of the label beside them.
 
-    Args: reliable, the share of training rows whose code is the label's, the others' drawn at random; destroyed, the images are those of
-    other rows, so that only the code tells; SGD. A batch is (inputs (batch, 74), labels), a function of (seed, step) alone.
-    The probe is the held-out rest with true codes; `facts["conflict"]` the same with the code of the next digit, on which the
-    accuracy says which way is taken; `facts["rows"]` all that is trained on.
+    Args: reliable, the share of training rows whose code is the label's, the others' drawn at random; destroyed, the images are those
+    of other rows, in an order drawn by shuffle, so that only the code tells; SGD. A batch is (inputs (batch, 74), labels), a function of
+    (seed, step) alone. The probe is the held-out rest with true codes; `facts["conflict"]` the same with the code of the next digit, on
+    which the accuracy says which way is taken; `facts["rows"]` all that is trained on.
     Raises `BadOption`. Needs scikit-learn. Ref: Lubana et al. 2023 (arXiv:2211.08422), synthetic cues.
 
     >>> shortcut_digits(reliable=0.1).facts["rows"][0].shape
@@ -54,7 +54,8 @@ def shortcut_digits(
     codes = torch.where(
         torch.rand(train_rows, generator=g) < reliable, y, torch.randint(10, (train_rows,), generator=g)
     )
-    shown = images[train][torch.randperm(train_rows, generator=g)] if destroyed else images[train]
+    mixed = torch.randperm(train_rows, generator=torch.Generator().manual_seed(1 + shuffle))
+    shown = images[train][mixed] if destroyed else images[train]
     rows, truth = with_code(shown, codes), labels[held]
 
     def build(seed: int) -> nn.Module:
@@ -72,7 +73,7 @@ def shortcut_digits(
 
     knobs: dict[str, Any] = {
         "reliable": reliable, "destroyed": destroyed, "width": width, "layers": layers, "batch": batch, "lr": lr, "train_rows": train_rows,
-        "split_seed": split_seed,
+        "split_seed": split_seed, "shuffle": shuffle,
     }  # fmt: skip
     return System(
         name="shortcut_digits", path="strobe.systems.shortcut_digits:shortcut_digits", knobs=knobs, build=build, batch=draw,

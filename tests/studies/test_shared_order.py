@@ -15,7 +15,7 @@ def test_two_heuristics_are_told_apart(tiny: Callable[[Any], Report]) -> None:
     report = tiny(shared_order)
     two = report.tables["two heuristics"][0]
     assert two["right in conflict, digit runs"] > two["right in conflict, code runs"] + 0.4
-    assert two["across"] > 5 * two["barrier within"]
+    assert two["across"] > 5 * two["barrier within, digits"]
     assert next(v for v in report.verdicts if "own (must fail)" in v.predicted.of).word != "holds"
 
 
