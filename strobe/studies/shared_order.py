@@ -90,7 +90,8 @@ def shared_order(out: Path, *, scale: str = "small", seed: int = 0, progress: Pr
          "if independent": o.unanimous[1], "rank correlation within": o.rho, "err": o.err} for k, o in orders.items()
     ]  # fmt: skip
     inside = [float(_split(barriers[arms == a][:, arms == a], arms[arms == a])[0].mean()) for a in (0, 1)]
-    two = [{"barrier within, digits": inside[0], "within, code": inside[1], "across": float(across.mean()), "right in conflict, digit runs": answers[0],
+    two = [{"barrier within, digits": inside[0], "within, code": inside[1], "across": float(across.mean()),
+            "right in conflict, digit runs": answers[0],
             "right in conflict, code runs": answers[1]}]  # fmt: skip
     return docket.report({"two heuristics": two, "who learns what when": rows}, [
         "Lubana et al. 2023, arXiv:2211.08422", "Hacohen, Choshen and Weinshall 2020, arXiv:1905.10854",
