@@ -1,6 +1,6 @@
 """The empirical tangent kernel: Strobe against a plain `torch.func` implementation, and the closed forms against neural-tangents.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python bench/kernels.py [mlp wide cnn resnet transformer block] [--rounds 5] [--seeds 1]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python bench/kernels.py [mlp wide cnn resnet transformer short block] [--rounds 5] [--seeds 1]
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/kernels.py closed      # where neural-tangents 0.6.5 and jax 0.4.30 are: against it
 
 The plain one is what torch's tutorial on tangent kernels does: `vmap(jacrev(functional_call))`, then an einsum for each parameter that sums
@@ -57,12 +57,12 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Tokens to 10 classes: two blocks of width 64 over 16 tokens, the mean of the last layer."""
+    """Tokens to classes: two blocks, the mean of the last layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, d: int = 64, tokens: int = 16, classes: int = 10) -> None:
         super().__init__()
-        self.tok, self.pos = nn.Embedding(64, 64), nn.Parameter(0.02 * torch.randn(16, 64))
-        self.blocks, self.out = nn.Sequential(Block(64), Block(64)), nn.Linear(64, 10)
+        self.tok, self.pos = nn.Embedding(64, d), nn.Parameter(0.02 * torch.randn(tokens, d))
+        self.blocks, self.out = nn.Sequential(Block(d), Block(d)), nn.Linear(d, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.blocks(self.tok(x) + self.pos).mean(1))
@@ -92,6 +92,8 @@ def world(name: str, seed: int) -> tuple[nn.Module, Tensor, int]:
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2)]
         net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), Residual(32), Residual(32), *head)
         return net, torch.randn(48, 3, 16, 16), 256
+    if name == "short":  # wide, and few tokens
+        return Classifier(256, 8), torch.randint(64, (48, 8)), 8
     return Classifier(), torch.randint(64, (48, 16)), 16
 
 
@@ -200,7 +202,7 @@ def closed(rounds: int) -> None:
 
 def main() -> None:
     ask = argparse.ArgumentParser()
-    ask.add_argument("cases", nargs="*", default=["mlp", "wide", "block", "cnn", "resnet", "transformer", "closed"])
+    ask.add_argument("cases", nargs="*", default=["mlp", "wide", "block", "cnn", "resnet", "transformer", "short", "closed"])
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--seeds", type=int, default=1)
     args = ask.parse_args()
