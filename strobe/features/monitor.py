@@ -70,6 +70,22 @@ class Monitor:
             finally:
                 handle.remove()
 
+    def drift(self, moments: Sequence[Activations], labels: Any) -> list[dict[str, float]]:
+        """The monitor as it is, at other moments (checkpoints, branches): area, its error, and the shares of false alarms and of the caught.
+
+        A fresh fit at the same moment (`fit_monitor`) says whether the concept went or only its direction. Raises `BadOption`.
+        """
+        found = []
+        for m in moments:
+            y = _on(labels, len(m.example))
+            score = self.score(m).numpy()
+            area, err = auc(score, y)
+            above = score > self.threshold
+            found.append(
+                {"auroc": area, "err": err, "false": float(above[~y].mean()), "caught": float(above[y].mean())}
+            )
+        return found
+
     def leaks(self, bound: float, bound_err: float = 0.0) -> str | None:
         """A sentence where the monitor knows more than the text can say: an area above the Bayes bound by three standard errors."""
         err = math.hypot(self.err, bound_err)
@@ -103,11 +119,7 @@ def fit_monitor(
     """
     if not 0 < rate < 1:
         raise BadOption(f"rate is the share of false alarms, between 0 and 1, got {rate}")
-    given = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    kinds = np.unique(given)
-    if len(kinds) != 2 or len(given) != len(acts.example):
-        raise BadOption(f"labels are of two kinds, one for each of {len(acts.example)} rows")
-    y = given == kinds[1]
+    y = _on(labels, len(acts.example))
     sites = list(dict.fromkeys(r.site for r in table.rows))
     best = {s: max((r for r in table.rows if r.site == s), key=lambda r: r.auroc) for s in sites}
     _, names = np.unique(
@@ -141,6 +153,14 @@ def fit_monitor(
         tuple(table.concept(s, best[s].method) for s in sites), v[0], torch.from_numpy(middle), torch.from_numpy(spread), float(b[0]),
         float(off[k - 1]), rate, wilson(caught, int(y.sum())), area, err, {s: auc(held[:, j], y) for j, s in enumerate(sites)},
     )  # fmt: skip
+
+
+def _on(labels: Any, n: int) -> np.ndarray:
+    given = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    kinds = np.unique(given)
+    if len(kinds) != 2 or given.shape != (n,):
+        raise BadOption(f"labels are of two kinds, one for each of {n} rows")
+    return np.asarray(given == kinds[1])
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float, float]:

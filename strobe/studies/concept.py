@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from strobe.core.capture import Activations, Forward, capture
 from strobe.core.data import leaves
-from strobe.core.errors import BadOption
+from strobe.core.errors import BadOption, StrobeError
 from strobe.features.concept import Concept
 from strobe.features.concept_table import ConceptTable
 from strobe.features.fit_concept import fit_concept
@@ -84,10 +84,19 @@ def concept(
     if empty := [i for i, t in enumerate(tokens) if not t]:
         raise BadOption(f"the tokenizer made no token of example {empty[0] + 1}, {texts[empty[0]][:40]!r}")
     cut = sum(reader.length is not None and len(t) > reader.length for t in tokens)
-    acts = capture(
-        reader.model, [t[: reader.length] for t in tokens], sites, positions=reader.positions if positions is None else positions,
-        forward=reader.forward, progress=lambda part: say("reading", part),
-    )  # fmt: skip
+    where = reader.positions if positions is None else positions
+    try:
+        acts = capture(
+            reader.model, [t[: reader.length] for t in tokens], sites, positions=where, forward=reader.forward,
+            progress=lambda part: say("reading", part),
+        )  # fmt: skip
+    except (TypeError, RuntimeError, IndexError, ValueError, AttributeError) as e:
+        if isinstance(e, StrobeError):
+            raise
+        raise BadOption(
+            f"the model could not be run on token numbers alone ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); "
+            "in Python, a Reader with forward=lambda model, ids: ... says how it is run"
+        ) from e
     table = fit_concept(
         acts, [int(b) for b in labels], seed=seed, progress=lambda part: say("comparing", part), **options
     )

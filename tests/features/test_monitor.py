@@ -65,6 +65,19 @@ def test_above_the_bound_is_a_leak_and_below_is_not(monitor: Monitor) -> None:
     assert "Leak alarm" in str(monitor.leaks(monitor.auroc - 5 * monitor.err))
 
 
+def test_drift_of_a_monitor_that_stays_where_it_was(monitor: Monitor) -> None:
+    acts, y = drawn(600, 5)
+    turned = Activations({s: -x for s, x in acts.values.items()}, acts.example, acts.position, acts.inputs)
+    away = Activations({s: x + 2 for s, x in acts.values.items()}, acts.example, acts.position, acts.inputs)
+    same, other, shifted = monitor.drift([acts, turned, away], y)
+    assert same["auroc"] > 0.7 > 0.5 > other["auroc"]
+    assert same["false"] < 0.2
+    assert shifted["auroc"] == pytest.approx(same["auroc"], abs=1e-6)
+    assert shifted["false"] > 2 * same["false"]
+    with pytest.raises(BadOption, match="of two kinds"):
+        monitor.drift([acts], torch.zeros(600))
+
+
 def test_a_rate_that_the_examples_cannot_promise() -> None:
     acts, y = drawn(60, 0)
     table = fit_concept(acts, y, methods=["means"], permutations=0, resamples=50)

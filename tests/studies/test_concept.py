@@ -110,6 +110,12 @@ def test_bad_input_is_said_clearly(run: Path, tmp_path: Path) -> None:
         concept(run, ON[:8], OFF)
     with pytest.raises(BadOption, match="made no token of example 2"):
         concept(Reader("x", LetterNet(), lambda t: [] if t == "b" else [1], None, "last"), ["a", "b"], ["c"])
+    with pytest.raises(BadOption, match="could not be run on token numbers alone .*forward="):
+        concept(
+            Reader("x", torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), lambda t: [1, 2], None, "last"),
+            ON,
+            OFF,
+        )
     letters_again(out=str(tmp_path / "mute"), tokenizer=False)
     with pytest.raises(BadOption, match="has no tokenizer"):
         read_model(tmp_path / "mute")
