@@ -71,7 +71,7 @@ class Monitor:
                 handle.remove()
 
     def drift(self, moments: Sequence[Activations], labels: Any) -> list[dict[str, float]]:
-        """The monitor as it is, at other moments (checkpoints, branches): area, its error, and the shares of false alarms and of the caught.
+        """The monitor as it is, at other moments (checkpoints, branches): area, its error, shares of false alarms and of the caught.
 
         A fresh fit at the same moment (`fit_monitor`) says whether the concept went or only its direction. Raises `BadOption`.
         """

@@ -10,6 +10,7 @@ from torch import Tensor
 
 RANK = 64  # eigenvectors of a metric that are looked for first; all of them where those carry less than all but MISSED of its trace
 MISSED = 1e-4
+SURE = 1e3  # mean eigenvalue of a Gram matrix times that of its inverse, from which it is not factored without pivots
 DROP = 1e-7  # of the largest weight: below it a direction is rounding
 
 
@@ -42,10 +43,7 @@ class Span:
         )
         back, Z = None, rows
         if len(X) <= X.shape[1]:
-            w, U = torch.linalg.eigh(rows @ rows.T)
-            keep = int((w > 30 * torch.finfo(w.dtype).eps * w[-1]).sum())
-            w, U = w[len(w) - keep :], U[:, len(w) - keep :]
-            Z, back = U * w.sqrt(), U / w.sqrt()
+            Z, back = _triangular(rows) or _orthogonal(rows)
         return cls(mean, rows, Z, back, _distances(Z))
 
     def part(self, index: Tensor) -> "Span":
@@ -68,6 +66,33 @@ class Span:
         """Root of the mean squared distance of two rows: the unit of a bandwidth."""
         n = len(self.Z)
         return math.sqrt(float(self.distances.square().sum()) / (n * (n - 1)))
+
+
+def _triangular(rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Coordinates by a Cholesky factor of the Gram matrix of n − 1 contrasts, a tenth of the work; None where it is not sure of them.
+
+    H (n − 1, n) is orthonormal with H 1 = 0. With H G Hᵀ = L Lᵀ, Z = Hᵀ L and back = Hᵀ L⁻ᵀ.
+    """
+    n = len(rows)
+    v = torch.full((n,), n**-0.5, dtype=rows.dtype, device=rows.device)
+    v[0] += 1  # the reflection that takes 1/√n to −e₀: its other rows are the contrasts
+    H = (torch.eye(n, dtype=rows.dtype, device=rows.device) - 2 * torch.outer(v, v) / (v @ v))[1:]
+    contrasts = H @ rows
+    G = contrasts @ contrasts.T
+    L, info = torch.linalg.cholesky_ex(G)
+    if info.any():
+        return None
+    back = torch.linalg.solve_triangular(L, H, upper=False).T
+    sure = float(G.diagonal().sum() * back.square().sum()) < SURE * n**2  # the trace of G times that of its inverse
+    return (H.T @ L, back) if sure else None
+
+
+def _orthogonal(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by eigenvectors, which leaves out what is rounding."""
+    w, U = torch.linalg.eigh(rows @ rows.T)
+    keep = int((w > 30 * torch.finfo(w.dtype).eps * w[-1]).sum())
+    w, U = w[len(w) - keep :], U[:, len(w) - keep :]
+    return U * w.sqrt(), U / w.sqrt()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -105,6 +105,19 @@ def test_a_part_of_a_span_is_the_span_of_the_part() -> None:
     assert float(abs(a @ b)) > 1 - 1e-9
 
 
+def test_both_kinds_of_coordinates_are_coordinates() -> None:
+    X, _ = states(50, 80, 3)
+    tight = X.clone()
+    tight[7] = tight[3]  # a twin: the Gram matrix has no Cholesky factor worth having
+    for rows, coordinates in ((X, 49), (tight, 48)):
+        span = Span.of(rows)
+        assert span.Z.shape[1] == coordinates
+        assert torch.allclose(span.distances, torch.cdist(rows.double(), rows.double()).float(), atol=2e-3)
+        V = span.lift(torch.eye(coordinates))
+        assert torch.allclose(V @ V.T, torch.eye(coordinates), atol=2e-3)
+        assert torch.allclose(span.Z @ V, rows - rows.mean(0), atol=1e-4)
+
+
 def test_bad_options_are_refused() -> None:
     X, _ = states(20, 30, 0)
     with pytest.raises(ValueError, match="finite"):
