@@ -25,6 +25,7 @@ from strobe.core.capture import Activations
 from strobe.core.tap import patch
 from strobe.edits.steer import steer
 from strobe.features.fit_concept import fit_concept
+from strobe.numerics.probes import ridge_path
 from strobe.numerics.rfm import Span, rfm
 
 SHAPES = ((300, 512), (300, 1024), (400, 2048), (400, 4096))
@@ -136,6 +137,8 @@ def many(rounds: int) -> None:
         return last.span.lift(last.agop.directions[:, 0])
 
     single = lambda: [ours(X, y, 5) for y in Y]  # noqa: E731
+    line = lambda Y=Y: ridge_path(Span.of(X).Z, Y, [1e-2, 1e-1, 1.0])  # noqa: E731
+    print(f"{c} concepts, ridge: at once against one at a time {ratios(line, lambda: [line(y[None]) for y in Y], rounds)}")
     print(f"{c} concepts, n = {n}, d = {d}, five iterations: {timed(together)[0]:.2f} s at once;", end=" ")
     print(f"one at a time, each with its own span: {ratios(together, single, rounds)}", end="")
     if importlib.util.find_spec("xrfm") is not None:
