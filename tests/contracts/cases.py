@@ -593,6 +593,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
     "deep_linear": {"dim": 4, "width": 5, "singular_values": (2.0, 1.0)},
     "digits": {"width": 8, "batch": 16},
+    "hidden_markov_mixture": {"context": 8, "d_model": 8, "layers": 1, "batch": 4, "probe_size": 8},
     "shortcut_digits": {"width": 8, "layers": 1, "batch": 8},
     "cue_parity": {"bits": 5, "rows": 40, "width": 6, "batch": 8},
     "modular_addition": {"p": 7, "width": 12, "batch": 8},
