@@ -20,7 +20,7 @@ from strobe.systems.hidden_markov_mixture import Mixture, hidden_markov_mixture,
 QUESTION = "Through which predictors does a network pass on the way to the exact mixture, and does it use examples as Bayes would?"
 SCALES: dict[str, tuple[int, dict[str, Any], int]] = {  # steps, knobs, prompts for each number of examples
     "tiny": (60, {"context": 24, "d_model": 16, "layers": 1, "batch": 16, "probe_size": 16}, 40),
-    "small": (1200, {"batch": 32}, 600),
+    "small": (2000, {}, 2000),
     "full": (6000, {"d_model": 96, "layers": 4}, 2000),
 }
 NAMES = ("uniform", "unigram", "bigram", "trigram", "mixture")
