@@ -44,8 +44,8 @@ def corrected(concepts: Sequence[Concept], wanted: Sequence[float], *, most: flo
 
     >>> axes = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> pair = [Concept("blocks.0", u[None], torch.zeros(2)) for u in axes]
-    >>> [round(x, 3) for x in corrected(pair, [1.0, 2.0]).tolist()]
-    [-0.312, 2.188]
+    >>> [round(x, 2) for x in corrected(pair, [1.0, 2.0]).tolist()]
+    [-0.31, 2.19]
     """
     G = gram(concepts)
     if float(torch.linalg.cond(G)) > most:

@@ -32,7 +32,7 @@ PREVENT, AFTER = (0.25, 0.5, 1.0), (0.25, 0.5, 0.75, 1.0, 1.5)  # doses, in clas
 MEASURES = ("trait", "new topic", "old topics")
 SCALES: dict[str, tuple[int, int, int, dict[str, Any]]] = {  # steps, steps of fine-tuning, documents measured on, knobs
     "tiny": (12, 8, 40, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
-    "small": (800, 120, 256, {}),
+    "small": (700, 100, 256, {}),
     "full": (3000, 300, 1024, {"batch": 64}),
 }
 
