@@ -91,7 +91,7 @@ def steering(out: Path, *, scale: str = "small", seed: int = 0, progress: Progre
     mood together; each predicted from its own curve at the dose that the Gram matrix says it gets. C6: probe against the exact bound
     of the text and a judge of 8 sampled tokens. All but the figures of C5 are sealed before the networks are trained.
     Err: over seeds of documents, vectors, prompts and sampling (one trained network each), at least that of a share of so many texts.
-    Cost: about 5 CPU minutes at "small". Raises `BadOption`.
+    Cost: about 6 CPU minutes at "small", half of it training. Raises `BadOption`.
     """
     size = sized(scale, SCALES)
     world = two_languages(steps=size.steps, **size.knobs)
