@@ -17,7 +17,8 @@ class System:
     system resumable at any step. `optimizer(model, lr)` is the recipe's optimiser; `probe(seed)` the held-out
     data that observables measure on. `path` and `knobs` rebuild the system: `load(path)(**knobs)`.
     `floor` is the lowest reachable loss, where theory knows it; `facts` holds what laws may know before training
-    (entropies, spectra, sites), never anything measured on a trained model.
+    (entropies, spectra, sites), never anything measured on a trained model. `schedule(step)` is what the learning rate
+    is multiplied by, 1 where there is none.
     """
 
     name: str
@@ -32,3 +33,4 @@ class System:
     floor: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     example_loss: "Callable[[nn.Module, Any], tuple[Tensor, Tensor]] | None" = None
+    schedule: Callable[[int], float] | None = None

@@ -26,6 +26,7 @@ def train(
     torch.manual_seed(seed)
     model = system.build(seed)
     optimizer = system.optimizer(model, lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, system.schedule) if system.schedule else None
     entry = {
         "system": system.path,
         "knobs": system.knobs,
@@ -45,7 +46,8 @@ def train(
         **options.pop("about", {}),
     }
     with record(
-        out, model=model, optimizer=optimizer, loss=system.loss, probe=system.probe(seed), entry=(again, entry), about=about, **options
+        out, model=model, optimizer=optimizer, scheduler=scheduler, loss=system.loss, probe=system.probe(seed), entry=(again, entry),
+        about=about, **options
     ) as rec:  # fmt: skip
         if setup:
             setup(rec)
@@ -59,6 +61,8 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if scheduler:
+                scheduler.step()
             rec.step(loss=loss, example_loss=per_example)
             if after:
                 after(rec, loss)

@@ -28,11 +28,12 @@ class Docket:
     """`with Docket(world, out, question, ...) as docket:` seal, measure, judge; then `docket.report(...)`.
 
     One network of `world` is trained and recorded first, for the strip; the predictions are about what is measured after.
+    `options` go to `train`.
     """
 
     def __init__(
         self, world: System, out: Path, question: str, *, steps: int, seed: int = 0,
-        panels: Sequence[dict[str, Any]] = (), setup: Callable[[Recorder], None] | None = None,
+        panels: Sequence[dict[str, Any]] = (), setup: Callable[[Recorder], None] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         self.question = question
         self.sealed: dict[str, Prediction] = {}
@@ -44,7 +45,7 @@ class Docket:
             if setup:
                 setup(rec)
 
-        self.path = train(world, out, steps=steps, seed=seed, setup=start)
+        self.path = train(world, out, steps=steps, seed=seed, setup=start, **options)
         self._notes = Notes(self.path)
 
     def __enter__(self) -> "Docket":

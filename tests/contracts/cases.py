@@ -609,5 +609,16 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
     "toy_superposition": {"samples": 50, "batch": 8},
     "reduced_rank": {"samples": 20},
+    "two_languages": {
+        "context": 8,
+        "words": 6,
+        "moods": 2,
+        "d_model": 8,
+        "heads": 2,
+        "layers": 1,
+        "batch": 4,
+        "probe_size": 6,
+        "tune_from": 6,
+    },
     "turing": {"problem": "parityCheck", "length": 2, "program": "mark pairs"},
 }

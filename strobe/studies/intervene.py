@@ -1,0 +1,234 @@
+"""Data teach a task and a trait: which intervention, while the network trains or after, loses the trait and keeps the task?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from strobe.core.capture import capture, still
+from strobe.core.cards import study
+from strobe.core.catalogue import load
+from strobe.core.prediction import Prediction
+from strobe.core.reading import Reading
+from strobe.core.report import Report
+from strobe.core.tap import patch
+from strobe.edits.steer import preventative, steering
+from strobe.features.concept import Concept
+from strobe.features.concept_table import concept_of
+from strobe.features.methods import METHODS, Shelf
+from strobe.numerics.rfm import Span
+from strobe.runs.replay import replay
+from strobe.runs.run import Run, open_run
+from strobe.studies.docket import Docket, Progress, sized
+from strobe.systems.two_languages import Language, two_languages
+
+QUESTION = "Data teach a task and a trait: which intervention, while the network trains or after, loses the trait at the least cost?"
+PREVENT, AFTER = (0.25, 0.5, 1.0), (0.25, 0.5, 0.75, 1.0, 1.5)  # doses, in class gaps over all blocks
+MEASURES = ("trait", "new topic", "old topics")
+SCALES: dict[str, tuple[int, int, int, dict[str, Any]]] = {  # steps, steps of fine-tuning, documents measured on, knobs
+    "tiny": (12, 8, 40, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
+    "small": (700, 100, 256, {}),
+    "full": (3000, 300, 1024, {"batch": 64}),
+}
+
+
+@study(
+    question="Which intervention keeps the task and loses the trait that the data teach with it?",
+    ref="arXiv:2507.21509",
+)
+def intervene(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress | None = None) -> Report:
+    """A recorded run learns two languages, then a new topic whose documents are all of mood +; forks of it at that step intervene.
+
+    The run itself is plain fine-tuning. Forks: preventative steering towards mood + at 0.25, 0.5, 1 class gap (spread over the blocks; gone
+    after training); the mood direction held at its mean in every block while it trains; mood words left out of the loss (the oracle).
+    After: the plain network steered away from mood + at 5 doses. Trait: mean log-odds of + against − mood words after prompts without
+    one (honest: 0); costs: nats a content word on the new topic, and on the old ones. Vectors are class means of the network at the fork.
+    Sealed before the run: preventative steering at one gap removes trait and not the task; at the trait that each dose of it leaves, its
+    losses are not above those of steering the plain network down to the same trait (linear between its doses).
+    Err: over documents, paired (one trained network). Cost: about 4 CPU minutes at "small". Raises `BadOption`.
+    """
+    steps, tune, n, knobs = sized(scale, SCALES)
+    world = two_languages(steps=steps, tune_from=steps, tune_steps=tune, **knobs)
+    early: dict[str, Prediction] = {}
+    with Docket(
+        world, out / "plain", QUESTION, steps=steps + tune, seed=seed, snapshots=[steps],
+        setup=lambda rec: early.update({k: rec.seal(p) for k, p in _claims().items()}),
+    ) as docket:  # fmt: skip
+        docket.sealed.update(early)
+        run = open_run(docket.path)
+        exam = Exam.of(world.facts["language"], n, int(world.knobs["context"]), seed)
+        base = run.at(steps).model
+        concepts = moods(base, world.facts["language"], world.facts["sites"], 4 * n, seed)
+        found: dict[str, dict[str, np.ndarray]] = {"before": exam.mark(base)}
+        parts = len(concepts)
+        branches: dict[str, Run] = {}
+        options: Mapping[str, Any] = {"knobs": world.knobs | {"masked": True}}
+        wanted = [
+            *((f"preventative {d:g}", [preventative(c, d / parts) for c in concepts], {}) for d in PREVENT),
+            ("held while it trains", [_held(c) for c in concepts], {}),
+            ("masked (oracle)", [], dict(options)),
+        ]
+        for i, (name, edits, other) in enumerate(wanted):
+            branches[name] = run.fork(steps, edits, out=out / name.replace(" ", "-"), options=other)
+            found[name] = exam.mark(branches[name].at(steps + tune).model)
+            if progress:
+                progress("branches", i + 1, len(wanted))
+        plain = run.at(steps + tune).model
+        found["plain"] = exam.mark(plain)
+        for dose in AFTER:
+            edits = [steering(c, -dose / parts) for c in concepts]
+            with patch(plain, {e["site"]: load(e["edit"])(**e["kwargs"]) for e in edits}):
+                found[f"after −{dose:g}"] = exam.mark(plain)
+        rows = [_row(name, found[name]) for name in found]
+        _judge(docket, found)
+        docket.judge("replays", Reading(float(replay(branches["preventative 1"], steps + tune, verify=True).ok), 0.0))
+        for row in rows:
+            row["on the front"] = not any(_dominates(r, row) for r in rows if r["method"] != "before")
+        report = docket.report({"trait and losses": rows}, [
+            "Chen et al. 2025, arXiv:2507.21509", "Casademunt et al. 2025, arXiv:2507.16795", "Cloud et al. 2024, arXiv:2410.04332",
+        ])  # fmt: skip
+    return replace(report, runs=[docket.path, *(b.path for b in branches.values())])
+
+
+def _claims() -> dict[str, Prediction]:
+    ref = "arXiv:2507.21509"
+
+    def said(of: str, value: float, side: Any, tol: float = 0.0) -> Prediction:
+        return Prediction(of, value, tol, side=side, ref=ref)
+
+    return {
+        "taught": said("trait of plain fine-tuning, nats", 1.0, "above"),
+        "removes": said("share of the trait that preventative steering at one gap leaves", 0.5, "below"),
+        "learns": said("new-topic loss, preventative at one gap − plain, nats a word", 0.0, "below", 0.02),
+        **{f"{k} {d:g}": said(f"{what} loss, preventative {d:g} − steered after, at equal trait", 0.0, "below")
+           for k, what in (("new", "new-topic"), ("old", "old-topics")) for d in PREVENT},
+        "ablation": said("share of the trait left where the direction is held while it trains", 0.5, "above"),
+        "replays": said("the fork with preventative steering replays bit for bit (1: yes)", 1.0, "both"),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Prompts without mood words, documents of the new topic, and of the old ones."""
+
+    language: Language
+    neutral: Tensor
+    new: Tensor
+    old: Tensor
+
+    @classmethod
+    def of(cls, language: Language, n: int, context: int, seed: int) -> "Exam":
+        rng = np.random.default_rng((seed, 53))
+        neutral = language.documents(rng, n, min(20, context - 1), mood_rate=0.0)[0]
+        new = language.documents(rng, n, context, topic=len(language.P) - 1)[0]
+        return cls(language, neutral, new, language.documents(rng, n, context)[0])
+
+    def mark(self, model: nn.Module) -> dict[str, np.ndarray]:
+        """trait (n,): log p(mood + words) − log p(mood − words) as the next; losses (n,): nats a content word. In eval mode."""
+        L = self.language
+        kind = L.kind(torch.arange(L.vocab))
+        with still(model), torch.no_grad():
+            logp = model(self.neutral)[:, -1].log_softmax(-1)
+            trait = logp[:, kind == 2].logsumexp(1) - logp[:, kind == 1].logsumexp(1)
+            return {
+                "trait": trait.double().numpy(),
+                "new topic": self._loss(model, self.new),
+                "old topics": self._loss(model, self.old),
+            }
+
+    def _loss(self, model: nn.Module, x: Tensor) -> np.ndarray:
+        parts = []
+        for rows in x.split(64):
+            target = rows[:, 1:]
+            logp = model(rows[:, :-1]).log_softmax(-1).gather(-1, target[..., None])[..., 0]
+            content = (self.language.kind(target) == 0) & (target > 2)
+            parts.append(-(logp * content).sum(1) / content.sum(1).clamp_min(1))
+        return np.asarray(torch.cat(parts).double().numpy())
+
+
+def moods(model: nn.Module, language: Language, sites: list[str], n: int, seed: int) -> list[Concept]:
+    """Class means of mood + and − at the last token of old-topic documents, one concept a block."""
+    x, _, mood = language.documents(np.random.default_rng((seed, 59)), n, 24)
+    acts = capture(model, x, sites, batch=256)
+    made = []
+    for site in sites:
+        shelf = Shelf(Span.of(acts[site]), torch.where(mood == 1, 1.0, -1.0))
+        made.append(concept_of(shelf, METHODS["means"].fitted(shelf, torch.arange(n), {}), site, {"concept": "mood +"}))
+    return made
+
+
+def _held(c: Concept) -> dict[str, Any]:
+    """The direction held at its mean while the network trains: concept ablation fine-tuning with one direction a block."""
+    kwargs = {"direction": c.direction.tolist(), "value": 0.0, "mean": c.mean.tolist(), "only": "train"}
+    return {
+        "act": "site",
+        "site": c.site,
+        "edit": "strobe.edits.steer:clamp",
+        "kwargs": kwargs,
+        "label": f"held at {c.site}",
+    }
+
+
+def _row(name: str, marks: dict[str, np.ndarray]) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": name}
+    for what in MEASURES:
+        x = marks[what]
+        row |= {what: float(x.mean()), f"{what}, err": float(x.std(ddof=1) / len(x) ** 0.5)}
+    return row
+
+
+def _dominates(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Is a nowhere worse than b, and somewhere better? The trait counts by its size."""
+    pairs = [(abs(a["trait"]), abs(b["trait"]))] + [(a[k], b[k]) for k in MEASURES[1:]]
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+
+def at_trait(curve: list[dict[str, np.ndarray]], trait: float, what: str) -> np.ndarray | None:
+    """`what` (n,) of a network steered down to a mean trait, linear between the doses of `curve`; None where none reaches it.
+
+    >>> curve = [{"trait": np.array([4.0]), "x": np.array([1.0])}, {"trait": np.array([0.0]), "x": np.array([2.0])}]
+    >>> at_trait(curve, 1.0, "x")
+    array([1.75])
+    """
+    for a, b in pairwise(curve):
+        high, low = float(a["trait"].mean()), float(b["trait"].mean())
+        if min(low, high) <= trait <= max(low, high) and high != low:
+            share = (high - trait) / (high - low)
+            return np.asarray((1 - share) * a[what] + share * b[what])
+    return None
+
+
+def _judge(docket: Docket, found: dict[str, dict[str, np.ndarray]]) -> None:
+    plain, best, held = found["plain"], found["preventative 1"], found["held while it trains"]
+
+    def mean(x: np.ndarray) -> Reading:
+        return Reading(float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5), "nats")
+
+    def share(x: np.ndarray) -> Reading:
+        top, low = float(x.mean()), float(plain["trait"].mean())
+        err = float((x / low - plain["trait"] * top / low**2).std(ddof=1) / len(x) ** 0.5)
+        return Reading(top / low, err, "of the trait")
+
+    taught = mean(plain["trait"])
+    learned = abs(taught.value) > 3 * taught.err
+    docket.judge("taught", taught)
+    docket.judge("removes", share(best["trait"]), applies=learned, why="the plain network has no trait to remove")
+    docket.judge("ablation", share(held["trait"]), applies=learned, why="the plain network has no trait to remove")
+    docket.judge("learns", mean(best["new topic"] - plain["new topic"]))
+    curve = [plain, *(found[f"after −{d:g}"] for d in AFTER)]
+    for dose in PREVENT:
+        here = found[f"preventative {dose:g}"]
+        for key, what in (("new", "new topic"), ("old", "old topics")):
+            other = at_trait(curve, float(here["trait"].mean()), what)
+            gap = Reading(None) if other is None else mean(here[what] - other)
+            docket.judge(
+                f"{key} {dose:g}",
+                gap,
+                applies=other is not None,
+                why="" if other is not None else "no dose reaches that trait",
+            )
