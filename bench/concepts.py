@@ -138,7 +138,9 @@ def many(rounds: int) -> None:
 
     single = lambda: [ours(X, y, 5) for y in Y]  # noqa: E731
     line = lambda Y=Y: ridge_path(Span.of(X).Z, Y, [1e-2, 1e-1, 1.0])  # noqa: E731
-    print(f"{c} concepts, ridge: at once against one at a time {ratios(line, lambda: [line(y[None]) for y in Y], rounds)}")
+    print(
+        f"{c} concepts, ridge: at once against one at a time {ratios(line, lambda: [line(y[None]) for y in Y], rounds)}"
+    )
     print(f"{c} concepts, n = {n}, d = {d}, five iterations: {timed(together)[0]:.2f} s at once;", end=" ")
     print(f"one at a time, each with its own span: {ratios(together, single, rounds)}", end="")
     if importlib.util.find_spec("xrfm") is not None:

@@ -202,7 +202,9 @@ def closed(rounds: int) -> None:
 
 def main() -> None:
     ask = argparse.ArgumentParser()
-    ask.add_argument("cases", nargs="*", default=["mlp", "wide", "block", "cnn", "resnet", "transformer", "short", "closed"])
+    ask.add_argument(
+        "cases", nargs="*", default=["mlp", "wide", "block", "cnn", "resnet", "transformer", "short", "closed"]
+    )
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--seeds", type=int, default=1)
     args = ask.parse_args()
