@@ -598,6 +598,16 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "cue_parity": {"bits": 5, "rows": 40, "width": 6, "batch": 8},
     "modular_addition": {"p": 7, "width": 12, "batch": 8},
     "incontext_regression": {"width": 8, "heads": 2, "layers": 1, "batch": 4, "probe_size": 16},
+    "relations": {
+        "names": 6,
+        "pairs": 20,
+        "context": 6,
+        "d_model": 8,
+        "heads": 2,
+        "layers": 1,
+        "batch": 4,
+        "probe_size": 6,
+    },
     "repeated_bigrams": {
         "vocab": 12,
         "context": 8,
