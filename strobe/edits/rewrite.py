@@ -52,7 +52,7 @@ def rank_one(weight: Tensor, key: Tensor, value: Tensor, covariance: Tensor | No
         W' = W + (v − W k) (C⁻¹ k)ᵀ / (kᵀ C⁻¹ k)
 
     It is exact at k, and of all changes that are it has the least mean square of (W' − W) k' over keys k' with E[k' k'ᵀ] = C. Without a
-    covariance C = I. A C that is not full gets 1e-6 of its mean diagonal added (`keys` fewer than inputs).
+    covariance C = I. 1e-6 of its mean diagonal is added to C, which need not be full. Computed in double; given back as the weight is.
     Args: weight (out, in) as of nn.Linear; key (in,); value (out,); covariance (in, in).
     Raises `BadOption` for sizes that do not fit or a key of zeros, `Diverged` where the change is not finite.
     Ref: Bau et al. 2020 (arXiv:2007.15646); Meng et al. 2022 (arXiv:2202.05262), eq. 2.

@@ -46,6 +46,7 @@ class Decoder(nn.Module):
 
     Weights start at a deviation of ½/√d, embeddings at 0.02.
 
+    >>> import torch
     >>> Decoder(vocab=20, context=8, d_model=8, heads=2, layers=2)(torch.zeros(3, 8, dtype=torch.long)).shape
     torch.Size([3, 8, 20])
     """
