@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from strobe.core.errors import BadOption
@@ -70,3 +71,14 @@ def rows(data: Any, start: int, stop: int) -> Any:
 def chosen(data: Any, index: Tensor) -> Any:
     """The examples with these numbers, as a batch (a copy)."""
     return mapped(data, lambda t: t[index.to(t.device)] if t.ndim else t)
+
+
+def two_kinds(labels: Any, n: int) -> np.ndarray:
+    """Which of n labels are of the larger of their two values. Raises `BadOption` where they are not n, or not of two kinds."""
+    given = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    kinds = np.unique(given)
+    if given.shape != (n,) or len(kinds) != 2:
+        raise BadOption(
+            f"labels are of two kinds, one for each of {n} inputs; got {len(kinds)} kinds, shape {given.shape}"
+        )
+    return np.asarray(given == kinds[1])

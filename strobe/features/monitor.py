@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strobe.core.capture import Activations
+from strobe.core.data import two_kinds
 from strobe.core.errors import BadOption
 from strobe.core.tap import tap
 from strobe.features.concept import Concept
@@ -77,7 +78,7 @@ class Monitor:
         """
         found = []
         for m in moments:
-            y = _on(labels, len(m.example))
+            y = two_kinds(labels, len(m.example))
             score = self.score(m).numpy()
             area, err = auc(score, y)
             above = score > self.threshold
@@ -119,7 +120,7 @@ def fit_monitor(
     """
     if not 0 < rate < 1:
         raise BadOption(f"rate is the share of false alarms, between 0 and 1, got {rate}")
-    y = _on(labels, len(acts.example))
+    y = two_kinds(labels, len(acts.example))
     sites = list(dict.fromkeys(r.site for r in table.rows))
     best = {s: max((r for r in table.rows if r.site == s), key=lambda r: r.auroc) for s in sites}
     _, names = np.unique(
@@ -153,14 +154,6 @@ def fit_monitor(
         tuple(table.concept(s, best[s].method) for s in sites), v[0], torch.from_numpy(middle), torch.from_numpy(spread), float(b[0]),
         float(off[k - 1]), rate, wilson(caught, int(y.sum())), area, err, {s: auc(held[:, j], y) for j, s in enumerate(sites)},
     )  # fmt: skip
-
-
-def _on(labels: Any, n: int) -> np.ndarray:
-    given = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    kinds = np.unique(given)
-    if len(kinds) != 2 or given.shape != (n,):
-        raise BadOption(f"labels are of two kinds, one for each of {n} rows")
-    return np.asarray(given == kinds[1])
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float, float]:

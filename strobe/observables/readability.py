@@ -9,6 +9,7 @@ from torch import Tensor
 
 from strobe.core.capture import Activations, Forward, capture
 from strobe.core.cards import observable
+from strobe.core.data import two_kinds
 from strobe.core.errors import BadOption
 from strobe.core.reading import Reading
 from strobe.core.snapshot import Snapshot
@@ -41,7 +42,7 @@ def readability(
             raise BadOption("give inputs= and labels=, or neither where the data are (inputs, labels)")
         inputs, labels = snap.data[:2]
     acts = capture(snap.model, inputs, [site], positions=positions, forward=forward)
-    y = two_kinds(labels, len(acts.example))
+    y = enough(labels, len(acts.example))
     fold, names = _folds(y, acts, groups, folds, seed)
     span = Span.of(acts[site])
     _means, line, kernel = closed_forms(span, fold, y[None])
@@ -66,7 +67,7 @@ def transfer(
     Entry (i, j) is the area of moment i's ridge direction on moment j, on examples it was not fitted on; cosines are those of the
     directions fitted on all. An area below ½ says that the concept's direction turned around. All moments are of the same inputs.
     """
-    y = two_kinds(labels, len(moments[0].example))
+    y = enough(labels, len(moments[0].example))
     fold, _ = _folds(y, moments[0], groups, folds, seed)
     rows = [m[site].double() - m[site].double().mean(0) for m in moments]
     if len({x.shape for x in rows}) > 1:
@@ -84,20 +85,14 @@ def transfer(
     return areas(scores, y, fold), (whole @ whole.T).numpy()
 
 
-def two_kinds(labels: Any, n: int) -> np.ndarray:
-    """Which are on. Raises `BadOption`."""
-    given = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    kinds = np.unique(given)
-    if given.shape != (n,) or len(kinds) != 2:
-        raise BadOption(
-            f"labels are of two kinds, one for each of {n} inputs; got {len(kinds)} kinds, shape {given.shape}"
-        )
-    on = given == kinds[1]
+def enough(labels: Any, n: int) -> np.ndarray:
+    """Which are on. Raises `BadOption`, also for fewer than ten of a kind."""
+    on = two_kinds(labels, n)
     if min(on.sum(), (~on).sum()) < 10:
         raise BadOption(
             f"there are {int(on.sum())} inputs with the concept and {int((~on).sum())} without; give 10 of each or more"
         )
-    return np.asarray(on)
+    return on
 
 
 def _folds(

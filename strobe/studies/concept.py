@@ -22,7 +22,7 @@ from strobe.features.monitor import fit_monitor
 from strobe.numerics.bake_off import areas, folds_of
 from strobe.numerics.probes import closed_forms
 from strobe.numerics.rfm import Span
-from strobe.observables.readability import two_kinds
+from strobe.observables.readability import enough
 from strobe.runs import directory
 from strobe.runs.run import Opened, open_run
 from strobe.runs.texts import encode, tokenizer_of
@@ -246,7 +246,7 @@ def seen(
             positions=reader.positions,
             forward=reader.forward,
         )
-        on = two_kinds([int(b) for b in labels], len(labels))
+        on = enough([int(b) for b in labels], len(labels))
         fold = folds_of(on, acts.example.numpy(), 5, np.random.default_rng(seed))
         both = [
             [float(areas(s[0], on, fold)) for s in closed_forms(Span.of(acts[site]), fold, on[None])[1:]]

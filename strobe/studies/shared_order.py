@@ -17,7 +17,7 @@ from strobe.core.prediction import Prediction
 from strobe.core.reading import Reading
 from strobe.core.report import Report
 from strobe.core.snapshot import Snapshot
-from strobe.core.stacked import StackedLoss
+from strobe.core.stacked import StackedLoss, stacked
 from strobe.numerics.learning_order import Order, learning_order
 from strobe.studies.docket import Docket, Progress, sized
 from strobe.studies.images import drawn
@@ -117,7 +117,7 @@ def descend(
 ) -> tuple[StackedLoss, Tensor]:
     """SGD on copies side by side, each on data and in an order of its own: the loss and the weights (copies, P)."""
     f = StackedLoss(Snapshot(models[0], _loss, None))
-    w = torch.stack([torch.cat([p.detach().reshape(-1) for p in m.parameters()]) for m in models])
+    w = stacked(models)
     gens = [torch.Generator().manual_seed(1000 * seed + i) for i in range(len(models))]
     x, y = torch.stack([d[0] for d in data]), torch.stack([d[1] for d in data])
     own = torch.arange(len(models))[:, None]
