@@ -1,6 +1,7 @@
 """Let some tokens teach only a part of a network: what passes forward stays, what comes back is stopped outside the part."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,3 +42,16 @@ def route(*, units: list[int], gate: list[float], above: float = 0.0) -> Callabl
         return torch.where(is_open & ~inside, x.detach(), x)
 
     return pass_some
+
+
+def routing(concept: Any, units: list[int]) -> dict[str, Any]:
+    """The plain edit that routes what tokens with the concept teach into `units` of its site: for `run.fork(step, edits=[...])`.
+
+    `concept` is a `strobe.features.concept.Concept` with a linear score, or has its site, direction, mean and threshold; a token is
+    routed where its score is above the threshold. Raises as `route` does.
+    """
+    above = float(concept.threshold) + float(concept.mean @ concept.direction)
+    kwargs = {"units": units, "gate": concept.direction.tolist(), "above": above}
+    route(**kwargs)
+    label = f"routed into {len(units)} of {len(concept.mean)} at {concept.site}"
+    return {"act": "site", "site": concept.site, "edit": "strobe.edits.route:route", "kwargs": kwargs, "label": label}

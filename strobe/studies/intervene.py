@@ -1,6 +1,5 @@
 """Data teach a task and a trait: which intervention, while the network trains or after, loses the trait and keeps the task?"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,24 +15,41 @@ from strobe.core.catalogue import load
 from strobe.core.prediction import Prediction
 from strobe.core.reading import Reading
 from strobe.core.report import Report
+from strobe.core.system import System
 from strobe.core.tap import patch
+from strobe.edits.ablate import ablate
+from strobe.edits.route import routing
 from strobe.edits.steer import preventative, steering
 from strobe.features.concept import Concept
 from strobe.features.concept_table import concept_of
 from strobe.features.methods import METHODS, Shelf
 from strobe.numerics.rfm import Span
+from strobe.runs.loop import train
 from strobe.runs.replay import replay
 from strobe.runs.run import Run, open_run
 from strobe.studies.docket import Docket, Progress, sized
+from strobe.studies.steering_desk import spread_of_mean
 from strobe.systems.two_languages import Language, two_languages
 
 QUESTION = "Data teach a task and a trait: which intervention, while the network trains or after, loses the trait at the least cost?"
 PREVENT, AFTER = (0.25, 0.5, 1.0), (0.25, 0.5, 0.75, 1.0, 1.5)  # doses, in class gaps over all blocks
+CUT = 8  # a block's hidden units: one of so many is routed to
 MEASURES = ("trait", "new topic", "old topics")
-SCALES: dict[str, tuple[int, int, int, dict[str, Any]]] = {  # steps, steps of fine-tuning, documents measured on, knobs
-    "tiny": (12, 8, 40, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
-    "small": (700, 100, 256, {}),
-    "full": (3000, 300, 1024, {"batch": 64}),
+
+
+@dataclass(frozen=True)
+class Size:
+    steps: int
+    tune: int
+    documents: int  # measured on
+    networks: int
+    knobs: dict[str, Any]
+
+
+SCALES = {
+    "tiny": Size(12, 8, 40, 1, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
+    "small": Size(700, 100, 256, 1, {}),
+    "full": Size(700, 100, 256, 5, {}),
 }
 
 
@@ -45,54 +61,85 @@ def intervene(out: Path, *, scale: str = "small", seed: int = 0, progress: Progr
     """A recorded run learns two languages, then a new topic whose documents are all of mood +; forks of it at that step intervene.
 
     The run itself is plain fine-tuning. Forks: preventative steering towards mood + at 0.25, 0.5, 1 class gap (spread over the blocks; gone
-    after training); the mood direction held at its mean in every block while it trains; mood words left out of the loss (the oracle).
+    after training); the mood direction held at its mean in every block while it trains; what mood + documents teach the layers of each
+    block routed into few of its hidden units (which are cut afterwards); mood words left out of the loss (the oracle).
     After: the plain network steered away from mood + at 5 doses. Trait: mean log-odds of + against − mood words after prompts without
     one (honest: 0); costs: nats a content word on the new topic, and on the old ones. Vectors are class means of the network at the fork.
     Sealed before the run: preventative steering at one gap removes trait and not the task; at the trait that each dose of it leaves, its
     losses are not above those of steering the plain network down to the same trait (linear between its doses).
-    Err: over documents, paired (one trained network). Cost: about 4 CPU minutes at "small". Raises `BadOption`.
+    Err: over networks at "full" (five, each with language data, documents and vectors of its own seed); at "small" over documents, paired.
+    Cost: about 4 CPU minutes a network. Raises `BadOption`.
     """
-    steps, tune, n, knobs = sized(scale, SCALES)
-    world = two_languages(steps=steps, tune_from=steps, tune_steps=tune, **knobs)
+    size = sized(scale, SCALES)
+    world = two_languages(steps=size.steps, tune_from=size.steps, tune_steps=size.tune, **size.knobs)
     early: dict[str, Prediction] = {}
     with Docket(
-        world, out / "plain", QUESTION, steps=steps + tune, seed=seed, snapshots=[steps],
+        world, out / "plain", QUESTION, steps=size.steps + size.tune, seed=seed, snapshots=[size.steps],
         setup=lambda rec: early.update({k: rec.seal(p) for k, p in _claims().items()}),
     ) as docket:  # fmt: skip
         docket.sealed.update(early)
-        run = open_run(docket.path)
-        exam = Exam.of(world.facts["language"], n, int(world.knobs["context"]), seed)
-        base = run.at(steps).model
-        concepts = moods(base, world.facts["language"], world.facts["sites"], 4 * n, seed)
-        found: dict[str, dict[str, np.ndarray]] = {"before": exam.mark(base)}
-        parts = len(concepts)
-        branches: dict[str, Run] = {}
-        options: Mapping[str, Any] = {"knobs": world.knobs | {"masked": True}}
-        wanted = [
-            *((f"preventative {d:g}", [preventative(c, d / parts) for c in concepts], {}) for d in PREVENT),
-            ("held while it trains", [_held(c) for c in concepts], {}),
-            ("masked (oracle)", [], dict(options)),
-        ]
-        for i, (name, edits, other) in enumerate(wanted):
-            branches[name] = run.fork(steps, edits, out=out / name.replace(" ", "-"), options=other)
-            found[name] = exam.mark(branches[name].at(steps + tune).model)
+        paths, runs, every = [docket.path], [docket.path], []
+        for i in range(1, size.networks):
+            told = train(
+                world,
+                out / f"seed-{seed + i}" / "plain",
+                steps=size.steps + size.tune,
+                seed=seed + i,
+                snapshots=[size.steps],
+            )
+            paths.append(told)
+        for i, path in enumerate(paths):
+            found, branches = _network(world, open_run(path), path.parent, size, seed + i)
+            every.append(found)
+            runs += [b.path for b in branches.values()] + ([path] if i else [])
+            if i == 0:
+                sure = [replay(b, size.steps + size.tune, verify=True).ok for b in branches.values()]
+                docket.judge("replays", Reading(float(all(sure)), 0.0, "", {"forks": len(sure)}))
             if progress:
-                progress("branches", i + 1, len(wanted))
-        plain = run.at(steps + tune).model
-        found["plain"] = exam.mark(plain)
-        for dose in AFTER:
-            edits = [steering(c, -dose / parts) for c in concepts]
-            with patch(plain, {e["site"]: load(e["edit"])(**e["kwargs"]) for e in edits}):
-                found[f"after −{dose:g}"] = exam.mark(plain)
-        rows = [_row(name, found[name]) for name in found]
-        _judge(docket, found)
-        docket.judge("replays", Reading(float(replay(branches["preventative 1"], steps + tune, verify=True).ok), 0.0))
+                progress("networks", i + 1, len(paths))
+        _judge(docket, every)
+        rows = [_row(name, [found[name] for found in every]) for name in every[0]]
         for row in rows:
             row["on the front"] = not any(_dominates(r, row) for r in rows if r["method"] != "before")
         report = docket.report({"trait and losses": rows}, [
             "Chen et al. 2025, arXiv:2507.21509", "Casademunt et al. 2025, arXiv:2507.16795", "Cloud et al. 2024, arXiv:2410.04332",
         ])  # fmt: skip
-    return replace(report, runs=[docket.path, *(b.path for b in branches.values())])
+    return replace(report, runs=runs)
+
+
+Marks = dict[str, dict[str, np.ndarray]]
+
+
+def _network(world: System, run: Run, out: Path, size: Size, seed: int) -> tuple[Marks, dict[str, Run]]:
+    """What each method leaves of the trait and costs, on one trained network; and its forks."""
+    language, sites = world.facts["language"], world.facts["sites"]
+    exam = Exam.of(language, size.documents, int(world.knobs["context"]), seed)
+    base, last = run.at(size.steps).model, size.steps + size.tune
+    concepts = moods(base, language, sites, 4 * size.documents, seed)
+    found: Marks = {"before": exam.mark(base)}
+    hidden = moods(base, language, [f"{s}.mlp.up" for s in sites], 4 * size.documents, seed)
+    parts, units = len(concepts), len(hidden[0].mean) // CUT
+    options: dict[str, Any] = {"knobs": world.knobs | {"masked": True}}
+    wanted: list[tuple[str, list[Any], dict[str, Any]]] = [
+        *((f"preventative {d:g}", [preventative(c, d / parts) for c in concepts], {}) for d in PREVENT),
+        ("held while it trains", [_held(c) for c in concepts], {}),
+        ("routed", [routing(c, list(range(units))) for c in hidden], {}),
+        ("masked (oracle)", [], options),
+    ]
+    branches: dict[str, Run] = {}
+    for name, edits, other in wanted:
+        branches[name] = run.fork(size.steps, edits, out=out / name.replace(" ", "-"), options=other)
+        found[name] = exam.mark(branches[name].at(last).model)
+    model = branches["routed"].at(last).model
+    with patch(model, {f"{c.site}/{CUT}[0]": ablate() for c in hidden}):
+        found["routed, then cut"] = exam.mark(model)
+    plain = run.at(last).model
+    found["plain"] = exam.mark(plain)
+    for dose in AFTER:
+        edits = [steering(c, -dose / parts) for c in concepts]
+        with patch(plain, {e["site"]: load(e["edit"])(**e["kwargs"]) for e in edits}):
+            found[f"after −{dose:g}"] = exam.mark(plain)
+    return found, branches
 
 
 def _claims() -> dict[str, Prediction]:
@@ -107,8 +154,9 @@ def _claims() -> dict[str, Prediction]:
         "learns": said("new-topic loss, preventative at one gap − plain, nats a word", 0.0, "below", 0.02),
         **{f"{k} {d:g}": said(f"{what} loss, preventative {d:g} − steered after, at equal trait", 0.0, "below")
            for k, what in (("new", "new-topic"), ("old", "old-topics")) for d in PREVENT},
+        "routing": said("share of the trait left where mood + is routed to an eighth of the hidden units, then cut", 0.5, "below"),
         "ablation": said("share of the trait left where the direction is held while it trains", 0.5, "above"),
-        "replays": said("the fork with preventative steering replays bit for bit (1: yes)", 1.0, "both"),
+        "replays": said("the forks replay bit for bit (1: all)", 1.0, "both"),
     }  # fmt: skip
 
 
@@ -174,12 +222,23 @@ def _held(c: Concept) -> dict[str, Any]:
     }
 
 
-def _row(name: str, marks: dict[str, np.ndarray]) -> dict[str, Any]:
+def _row(name: str, marks: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": name}
     for what in MEASURES:
-        x = marks[what]
-        row |= {what: float(x.mean()), f"{what}, err": float(x.std(ddof=1) / len(x) ** 0.5)}
+        r = _over([(float(m[what].mean()), _sem(m[what])) for m in marks])
+        row |= {what: r.value, f"{what}, err": r.err}
     return row
+
+
+def _sem(x: np.ndarray) -> float:
+    return float(x.std(ddof=1) / len(x) ** 0.5)
+
+
+def _over(parts: list[tuple[float, float]], unit: str = "nats") -> Reading:
+    """One network with its error over documents; of several their mean, the error over them."""
+    values = [v for v, _ in parts]
+    err = parts[0][1] if len(parts) == 1 else spread_of_mean(values)
+    return Reading(float(np.mean(values)), err, unit, {"networks": len(parts)})
 
 
 def _dominates(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -203,32 +262,34 @@ def at_trait(curve: list[dict[str, np.ndarray]], trait: float, what: str) -> np.
     return None
 
 
-def _judge(docket: Docket, found: dict[str, dict[str, np.ndarray]]) -> None:
-    plain, best, held = found["plain"], found["preventative 1"], found["held while it trains"]
+def _judge(docket: Docket, every: list[Marks]) -> None:
+    def share(x: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
+        top, low = float(x.mean()), float(plain.mean())
+        return top / low, _sem(x / low - plain * top / low**2)
 
-    def mean(x: np.ndarray) -> Reading:
-        return Reading(float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5), "nats")
-
-    def share(x: np.ndarray) -> Reading:
-        top, low = float(x.mean()), float(plain["trait"].mean())
-        err = float((x / low - plain["trait"] * top / low**2).std(ddof=1) / len(x) ** 0.5)
-        return Reading(top / low, err, "of the trait")
-
-    taught = mean(plain["trait"])
-    learned = abs(taught.value) > 3 * taught.err
+    taught = _over([(float(f["plain"]["trait"].mean()), _sem(f["plain"]["trait"])) for f in every])
     docket.judge("taught", taught)
-    docket.judge("removes", share(best["trait"]), applies=learned, why="the plain network has no trait to remove")
-    docket.judge("ablation", share(held["trait"]), applies=learned, why="the plain network has no trait to remove")
-    docket.judge("learns", mean(best["new topic"] - plain["new topic"]))
-    curve = [plain, *(found[f"after −{d:g}"] for d in AFTER)]
+    learned = all(abs(f["plain"]["trait"].mean()) > 3 * _sem(f["plain"]["trait"]) for f in every)
+    for key, name in (
+        ("removes", "preventative 1"),
+        ("routing", "routed, then cut"),
+        ("ablation", "held while it trains"),
+    ):
+        left = _over([share(f[name]["trait"], f["plain"]["trait"]) for f in every], "of the trait")
+        docket.judge(key, left, applies=learned, why="the plain network has no trait to remove")
+    gap = [f["preventative 1"]["new topic"] - f["plain"]["new topic"] for f in every]
+    docket.judge("learns", _over([(float(x.mean()), _sem(x)) for x in gap]))
     for dose in PREVENT:
-        here = found[f"preventative {dose:g}"]
         for key, what in (("new", "new topic"), ("old", "old topics")):
-            other = at_trait(curve, float(here["trait"].mean()), what)
-            gap = Reading(None) if other is None else mean(here[what] - other)
-            docket.judge(
-                f"{key} {dose:g}",
-                gap,
-                applies=other is not None,
-                why="" if other is not None else "no dose reaches that trait",
-            )
+            gaps = [g for f in every if (g := _against_after(f, f"preventative {dose:g}", what)) is not None]
+            there = len(gaps) == len(every)
+            said = "" if there else f"no dose reaches that trait in {len(every) - len(gaps)} of {len(every)} networks"
+            reading = _over([(float(g.mean()), _sem(g)) for g in gaps]) if gaps else Reading(None)
+            docket.judge(f"{key} {dose:g}", reading, applies=there, why=said)
+
+
+def _against_after(found: Marks, name: str, what: str) -> np.ndarray | None:
+    """`what` less that of the plain network steered to the same mean trait, (n,); None where no dose reaches it."""
+    curve = [found["plain"], *(found[f"after −{d:g}"] for d in AFTER)]
+    other = at_trait(curve, float(found[name]["trait"].mean()), what)
+    return None if other is None else np.asarray(found[name][what] - other)

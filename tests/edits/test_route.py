@@ -71,3 +71,20 @@ def test_bad_options() -> None:
         route(units=[5], gate=[1.0, 0.0])(torch.ones(2, 2))
     with pytest.raises(StateMismatch, match="2 numbers"):
         route(units=[0], gate=[1.0, 0.0])(torch.ones(2, 3))
+
+
+def test_a_concept_says_where_the_gate_opens() -> None:
+    """Routed is what scores above the concept's threshold, wherever its mean lies."""
+    from strobe.edits.route import routing
+    from strobe.features.concept import Concept
+
+    c = Concept("0", torch.tensor([[0.6, 0.8]]), torch.tensor([5.0, -3.0]), threshold=0.5)
+    made = routing(c, [1])
+    x = (torch.randn(50, 2) + c.mean).requires_grad_()
+    load(made["edit"])(**made["kwargs"])(x).sum().backward()
+    assert x.grad is not None
+    assert made["site"] == "0"
+    assert torch.equal(x.grad[:, 0] == 0, c.score(x.detach()) > c.threshold)
+    assert 5 < int((x.grad[:, 0] == 0).sum()) < 45
+    with pytest.raises(BadOption):
+        routing(c, [])

@@ -15,7 +15,7 @@ from strobe.systems.two_languages import Language, two_languages
 def test_branches_differ_from_the_fork_on_and_only_there(tiny: Callable[[Any], Report]) -> None:
     report = tiny(intervene)
     trunk, *branches = map(open_run, report.runs)
-    assert len(branches) == 5
+    assert len(branches) == 6
     last = {run.name: run.at(run.last).model.state_dict() for run in (trunk, *branches)}
     for branch in branches:
         assert branch.facts["parent"]["step"] == 12
@@ -24,7 +24,7 @@ def test_branches_differ_from_the_fork_on_and_only_there(tiny: Callable[[Any], R
         start = trunk.at(12).model.state_dict()
         assert all(torch.equal(v, start[k]) for k, v in first.items())
     words = {v.predicted.of: v.word for v in report.verdicts}
-    assert words["the fork with preventative steering replays bit for bit (1: yes)"] == "holds"
+    assert words["the forks replay bit for bit (1: all)"] == "holds"
     rows = {r["method"]: r for r in report.tables["trait and losses"]}
     assert rows["after −0.25"]["trait"] > rows["after −0.5"]["trait"] > rows["after −1"]["trait"]
     assert any(r["on the front"] for r in rows.values())
