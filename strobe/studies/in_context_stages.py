@@ -1,6 +1,7 @@
 """A network learns a mixture of hidden Markov models: through which predictors it passes, and what it makes of examples in context."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ from strobe.core.cards import study
 from strobe.core.prediction import Prediction
 from strobe.core.reading import Reading
 from strobe.core.report import Report
+from strobe.runs.loop import train
 from strobe.runs.recorder import Recorder
 from strobe.runs.run import Opened, open_run
 from strobe.studies.docket import Docket, Progress, sized
+from strobe.studies.steering_desk import spread_of_mean
 from strobe.systems.hidden_markov_mixture import Mixture, hidden_markov_mixture, mixture_of
 
 QUESTION = "Through which predictors does a network pass on the way to the exact mixture, and does it use examples as Bayes would?"
-SCALES: dict[str, tuple[int, dict[str, Any], int]] = {  # steps, knobs, prompts for each number of examples
-    "tiny": (60, {"context": 24, "d_model": 16, "layers": 1, "batch": 16, "probe_size": 16}, 40),
-    "small": (2000, {}, 2000),
-    "full": (6000, {"d_model": 96, "layers": 4}, 2000),
+SCALES: dict[
+    str, tuple[int, int, dict[str, Any], int]
+] = {  # networks, steps, knobs, prompts for each number of examples
+    "tiny": (2, 60, {"context": 24, "d_model": 16, "layers": 1, "batch": 16, "probe_size": 16}, 40),
+    "small": (1, 2000, {}, 2000),
+    "full": (5, 2000, {}, 2000),
 }
 NAMES = ("uniform", "unigram", "bigram", "trigram", "mixture")
 SHOTS = (0, 1, 2, 4, 8, 12)
@@ -39,9 +44,9 @@ def in_context_stages(out: Path, *, scale: str = "small", seed: int = 0, progres
     least four are seen (C13); on prompts of examples from one model, parted by delimiters as training texts never are, the accuracy is
     within 0.06 of the exact mixture's at each number of examples (C14). Null: the untrained network by the same measure, must fail.
     Shown: agreement with the mixture's answer, accuracy of one told the model, posterior of the right one.
-    Err: of accuracies over prompts, paired. Cost: two to four minutes at "small". Raises `BadOption`.
+    Err: of accuracies over prompts, paired; at "full" over five networks. Cost: four minutes a network. Raises `BadOption`.
     """
-    steps, knobs, many = sized(scale, SCALES)
+    networks, steps, knobs, many = sized(scale, SCALES)
     world = hidden_markov_mixture(**knobs)
     mixture = mixture_of(**world.facts["mixture"])
     sealed = {
@@ -54,30 +59,47 @@ def in_context_stages(out: Path, *, scale: str = "small", seed: int = 0, progres
         world, out / "recorded", QUESTION, steps=steps, seed=seed, setup=lambda rec: _seal(rec, sealed)
     ) as docket:
         docket.sealed |= sealed
-        run = open_run(docket.path)
         references = _references(mixture, world.probe(0).numpy())
-        opened, trend = Opened(run), []
-        for i, step in enumerate(stored := run.stored()):
-            trend.append(_nearest(opened.at(step).model, world.probe(0), references) | {"step": step})
+        paths, trends, shown = [docket.path], [], []
+        for i in range(1, networks):
+            paths.append(train(world, out / f"seed-{seed + i}", steps=steps, seed=seed + i))
             if progress:
-                progress("stored steps", i + 1, len(stored))
-        order = [NAMES.index(str(t["nearest"])) for t in trend]
-        back = sum(b < a for a, b in itertools.pairwise(order))
-        docket.judge("order", Reading(float(back), 0.0, "stages"))
-        docket.judge("seen", Reading(float(len(set(order))), 0.0, "predictors"))
-        model, rows = opened.at(run.last).model, []
-        for n in shots(world):
-            row = _prompted(model, mixture, n, many, seed)
-            rows.append({"examples": n} | row)
-            docket.judge(f"{n}", Reading(row["accuracy"] - row["mixture"], row["err of the difference"], ""))
+                progress("networks", i + 1, networks)
+        for i, path in enumerate(paths):
+            opened = Opened(run := open_run(path))
+            trends.append(
+                [_nearest(opened.at(s).model, world.probe(0), references) | {"step": s} for s in run.stored()]
+            )
+            model = opened.at(run.last).model
+            shown.append([_prompted(model, mixture, n, many, seed + i) for n in shots(world)])
+        orders = [[NAMES.index(str(t["nearest"])) for t in trend] for trend in trends]
+        back = [sum(b < a for a, b in itertools.pairwise(order)) for order in orders]
+        docket.judge("order", Reading(float(max(back)), 0.0, "stages", {"each network": back}))
+        docket.judge("seen", Reading(float(min(len(set(order)) for order in orders)), 0.0, "predictors"))
+        rows = []
+        for n, of in zip(shots(world), zip(*shown, strict=True), strict=True):
+            gaps = [row["accuracy"] - row["mixture"] for row in of]
+            err = of[0]["err of the difference"] if networks == 1 else spread_of_mean(gaps)
+            docket.judge(f"{n}", Reading(float(np.mean(gaps)), err, ""))
+            means = {k: float(np.mean([row[k] for row in of])) for k in of[0]}
+            rows.append({"examples": n} | means | {"err of the difference": err})
         bare = _prompted(world.build(seed), mixture, shots(world)[-1], many, seed)
         docket.judge("null", Reading(bare["accuracy"] - bare["mixture"], bare["err of the difference"], ""))
     columns = ["step", "nearest", "loss", *[f"KL from {k}" for k in NAMES]]
     told = {f"entropy of {k}": v for k, v in _entropies(references, world.probe(0).numpy()).items()}
-    return docket.report(
-        {"nearest predictor along training": [{k: t[k] for k in columns} for t in trend], "examples in context": rows},
+    stages = [_stages(trend) | {"seed": seed + i} for i, trend in enumerate(trends)]
+    report = docket.report(
+        {"nearest predictor along training": [{k: t[k] for k in columns} for t in trends[0]],
+         "last step of each stage": stages, "examples in context": rows},
         ["Xie et al. 2022, arXiv:2111.02080", "Edelman et al. 2024, arXiv:2402.11004"], **told,
     )  # fmt: skip
+    return replace(report, runs=paths)
+
+
+def _stages(trend: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last step at which each predictor was the nearest, None where it never was; and the loss and distance at the end."""
+    last = {k: max((t["step"] for t in trend if t["nearest"] == k), default=None) for k in NAMES}
+    return last | {"loss at the end": trend[-1]["loss"], "KL from mixture at the end": trend[-1]["KL from mixture"]}
 
 
 def _seal(rec: Recorder, predictions: dict[str, Prediction]) -> None:

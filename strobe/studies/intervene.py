@@ -47,7 +47,7 @@ class Size:
 
 
 SCALES = {
-    "tiny": Size(12, 8, 40, 1, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
+    "tiny": Size(12, 8, 40, 2, {"d_model": 16, "heads": 2, "layers": 2, "batch": 8}),
     "small": Size(700, 100, 256, 1, {}),
     "full": Size(700, 100, 256, 5, {}),
 }
