@@ -5,7 +5,7 @@
 They work on any `nn.Module`: module paths are the user's own. A look leaves no trace on the model (`Snapshot.quiet`).
 This file: the model itself. look_language.py and look_layers.py: one text through it. look_examples.py and
 look_dose.py: many examples, and what an edit does to them; look_directions.py and look_concept.py: which directions there
-are to edit.
+are to edit; look_front.py: what an edit leaves of a trait, and what it costs.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from strobe.app.look_concept import concept
 from strobe.app.look_directions import directions
 from strobe.app.look_dose import dose
 from strobe.app.look_examples import MOST, PerExample, examples
+from strobe.app.look_front import front
 from strobe.app.look_language import shown, tokens
 from strobe.app.look_layers import attention, head_sites, lens
 from strobe.app.look_parts import Kit, kit_of, moments, num, picture, real, tensors
@@ -180,5 +181,5 @@ def _drawn(site: str, x: Tensor, inner: Tensor, names: list[str], image: bool) -
 VIEWS: dict[str, Callable[..., dict[str, Any]]] = {
     "modules": modules, "tokens": tokens, "attention": attention, "lens": lens, "activation": activation,
     "parameter": parameter, "examples": examples, "directions": directions, "dose": dose,
-    "concept": concept,
+    "concept": concept, "front": front,
 }  # fmt: skip

@@ -24,19 +24,27 @@ def concept(
         raise BadOption(
             "this run has no tokenizer, so no text can be read; record it with strobe.record(..., tokenizer=...)"
         )
-    for name, texts in (("positive", positive), ("negative", negative)):
-        if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or len(texts) > MOST:
-            raise BadOption(f"{name} is a list of at most {MOST} texts")
-    sizes = [t.shape[1] for t in leaves(snap.data) if t.ndim == 2 and not t.is_floating_point()]
+    on, off = texts_of("positive", positive), texts_of("negative", negative)
     with snap.quiet() as model, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a leak is said in the answer
-        reader = load("strobe.studies.concept:Reader")("", model, kit.encode, max(sizes) - 1 if sizes else None, "last")
-        found: dict[str, Any] = load("strobe.studies.concept:seen")(
-            reader, [t for t in positive if t.strip()], [t for t in negative if t.strip()], whole=whole, seed=seed
-        )
+        reader = load("strobe.studies.concept:Reader")("", model, kit.encode, longest(snap), "last")
+        found: dict[str, Any] = load("strobe.studies.concept:seen")(reader, on, off, whole=whole, seed=seed)
     for text in found.get("texts", ()):
         text["tokens"] = [{"text": kit.word(i), "score": num(s)} for i, s in text["tokens"]]
         text["score"] = num(text["score"])
     for row in found.get("rows", ()):
         row |= {k: num(row[k]) for k in ("auroc", "low", "high", "stability")}
     return found
+
+
+def texts_of(name: str, texts: Any) -> list[str]:
+    """The texts that say something. Raises `BadOption` for what is no list of texts, and for too many."""
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or len(texts) > MOST:
+        raise BadOption(f"{name} is a list of at most {MOST} texts")
+    return [t for t in texts if t.strip()]
+
+
+def longest(snap: Snapshot) -> int | None:
+    """As many tokens as the data give the model at once."""
+    sizes = [t.shape[1] for t in leaves(snap.data) if t.ndim == 2 and not t.is_floating_point()]
+    return max(sizes) - 1 if sizes else None

@@ -49,7 +49,7 @@ def dose(
     """
     at = Site.parse(site)
     at.parameter(snap.model) if at.part == "param" else at.module(snap.model)
-    levels = _doses(doses)
+    levels = doses_of(doses)
     make, scales = _maker(edit, direction, mean, by), edit in SCALES
     edits = [_edit(make, scales, d) for d in levels]
     with snap.quiet():
@@ -79,7 +79,8 @@ def dose(
         }
 
 
-def _doses(doses: Any) -> list[float]:
+def doses_of(doses: Any) -> list[float]:
+    """1 to 33 finite doses. Raises `BadOption`."""
     plain = isinstance(doses, list | tuple) and all(
         isinstance(d, int | float) and not isinstance(d, bool) for d in doses
     )

@@ -549,6 +549,9 @@ ASKED: dict[str, list[dict[str, Any]]] = {
              {"site": "layers.0", "edit": "steer", "direction": [1] * D, "by": 0.5}],
     "concept": [{"positive": [f"{c}{d}z" for c in "abcd" for d in "efg"], "negative": [f"{c}{d}y" for c in "abcd" for d in "efg"]},
                 {"positive": ["abz"] * 12, "negative": [f"{c}{d}y" for c in "abcd" for d in "efg"], "whole": False}],
+    "front": [{"positive": ["abz", "bcz"], "negative": ["aby", "bcy"]},
+              {"positive": ["abz", "bcz"], "negative": ["aby", "bcy"], "site": "layers.0", "direction": [1] * D, "by": 0.5,
+               "doses": [-1, 0, 1]}],
 }  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""What is left of a trait and what it costs: a model at one step, as it is and steered after training at several doses."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from strobe.app.look_concept import longest, texts_of
+from strobe.app.look_dose import doses_of
+from strobe.app.look_examples import PerExample
+from strobe.app.look_language import shown
+from strobe.app.look_parts import Kit, mean_err, num
+from strobe.core.capture import capture
+from strobe.core.catalogue import load
+from strobe.core.errors import BadOption, StrobeError
+from strobe.core.snapshot import Snapshot
+from strobe.core.tap import Edit, patch
+
+EXAMPLES = 48  # of the held-out set
+READ = 32  # texts of each kind
+
+
+def front(
+    snap: Snapshot, kit: Kit, *, positive: Sequence[str], negative: Sequence[str], site: str | None = None,
+    direction: Sequence[float] | None = None, by: float | None = None, doses: Sequence[float] = (0.0,), seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The trait and the loss, at each dose d of steering x ← x + d·by·direction, and of a random direction as long.
+
+        trait = mean over texts with it of (mean over tokens of log p) − the same of texts without it, nats a token
+        loss  = the run's own, mean over the first 48 held-out examples
+
+    Read: the first 32 texts of each kind. Without a direction: the model as it is (dose 0). Err: standard errors over texts and over
+    examples. Regime: language models; the texts are those that the direction was fitted on. Raises `BadOption`.
+    """
+    if kit.encode is None:
+        raise BadOption(
+            "this run has no tokenizer, so no text can be read; record it with strobe.record(..., tokenizer=...)"
+        )
+    if (direction is None) != (site is None) or (direction is None) != (by is None):
+        raise BadOption("to steer, give site, direction and by; none of them for the model as it is")
+    levels = doses_of(doses)
+    if direction is None and any(levels):
+        raise BadOption("a dose needs its site, direction and by")
+    kinds = [texts_of("positive", positive)[:READ], texts_of("negative", negative)[:READ]]
+    if not all(kinds):
+        raise BadOption("the trait needs a text of each kind")
+    wild = torch.randn(len(direction or ()), generator=torch.Generator().manual_seed(0x57B0BE + seed)).tolist()
+    with snap.quiet():
+        with shown(snap, kit, kinds[0][0]) as seen:
+            seen.language()
+        losses = PerExample(snap, EXAMPLES)
+        ids = [[kit.encode(t)[: longest(snap)] for t in kind] for kind in kinds]
+        if any(len(t) < 2 for kind in ids for t in kind):
+            raise BadOption("a text of one token has no likelihood: give longer ones")
+
+        def at(edit: Edit | None) -> tuple[dict[str, Any], dict[str, Any]]:
+            with patch(snap.model, {} if edit is None or site is None else {site: edit}):
+                on, off = (_likelihood(snap, kind) for kind in ids)
+                trait = {"value": num(on.mean() - off.mean()), "err": _apart(on, off)}
+                return trait, mean_err(losses() if edit is not None else losses.first)
+
+        plain, make = at(None), load("strobe.edits.steer:steer")
+
+        def arm(way: Sequence[float] | None) -> dict[str, Any]:
+            found = [plain if not d or way is None else at(make(direction=way, by=d * float(by or 0))) for d in levels]
+            return {"trait": [t["value"] for t, _ in found], "trait_err": [t["err"] for t, _ in found],
+                    "loss": [x["value"] for _, x in found], "loss_err": [x["err"] for _, x in found]}  # fmt: skip
+
+        answer = {"doses": levels, **arm(direction), "texts": [len(k) for k in ids], "examples": len(losses.first)}
+        return answer | {"control": arm(wild) if direction is not None else None}
+
+
+def _likelihood(snap: Snapshot, texts: list[list[int]]) -> Tensor:
+    """Mean log p of the tokens after the first of each text, (texts,), in nats; eight texts' logits at a time."""
+    means = []
+    for k in range(0, len(texts), 8):
+        part = texts[k : k + 8]
+        rows = _logits(snap, part)
+        for i, ids in enumerate(part):
+            said = rows(i)[: len(ids) - 1].log_softmax(-1)
+            means.append(said.gather(-1, torch.tensor(ids[1:], device=said.device)[:, None]).double().mean())
+    return torch.stack(means)
+
+
+def _logits(snap: Snapshot, texts: list[list[int]]) -> Callable[[int], Tensor]:
+    last: StrobeError | None = None
+    for site in (
+        ":out.logits",
+        ":out",
+        ":out.0",
+    ):  # what the model returns: a mapping, a tensor, or the first of several
+        try:
+            acts = capture(snap.model, texts, [site], positions="all")
+        except StrobeError as e:
+            last = last or e
+            continue
+        return lambda i: acts.values[next(iter(acts.values))][acts.example == i].float()
+    raise BadOption(f"the logits of this model cannot be read on texts alone: {last}")
+
+
+def _apart(a: Tensor, b: Tensor) -> float | None:
+    if min(len(a), len(b)) < 2:
+        return None
+    return num(math.hypot(float(a.std() / len(a) ** 0.5), float(b.std() / len(b) ** 0.5)))
