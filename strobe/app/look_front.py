@@ -11,7 +11,7 @@ from strobe.app.look_concept import longest, texts_of
 from strobe.app.look_dose import doses_of
 from strobe.app.look_examples import PerExample
 from strobe.app.look_language import shown
-from strobe.app.look_parts import Kit, mean_err, num
+from strobe.app.look_parts import Kit, mean_err, num, nums
 from strobe.core.capture import capture
 from strobe.core.catalogue import load
 from strobe.core.errors import BadOption, StrobeError
@@ -32,7 +32,8 @@ def front(
         loss  = the run's own, mean over the first 48 held-out examples
 
     Read: the first 32 texts of each kind. Without a direction: the model as it is (dose 0). Err: standard errors over texts and over
-    examples. Regime: language models; the texts are those that the direction was fitted on. Raises `BadOption`.
+    examples; `on`, `off` (of each text) and `each` (example) are there for paired differences of two models.
+    Regime: language models; the texts are those that the direction was fitted on. Raises `BadOption`.
     """
     if kit.encode is None:
         raise BadOption(
@@ -55,21 +56,27 @@ def front(
         if any(len(t) < 2 for kind in ids for t in kind):
             raise BadOption("a text of one token has no likelihood: give longer ones")
 
-        def at(edit: Edit | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        def at(edit: Edit | None) -> dict[str, Any]:
             with patch(snap.model, {} if edit is None or site is None else {site: edit}):
                 on, off = (_likelihood(snap, kind) for kind in ids)
-                trait = {"value": num(on.mean() - off.mean()), "err": _apart(on, off)}
-                return trait, mean_err(losses() if edit is not None else losses.first)
+                each = losses() if edit is not None else losses.first
+            trait = {"trait": num(on.mean() - off.mean()), "trait_err": _apart(on, off)}
+            loss = mean_err(each)
+            return trait | {
+                "loss": loss["value"],
+                "loss_err": loss["err"],
+                "on": nums(on),
+                "off": nums(off),
+                "each": nums(each),
+            }
 
         plain, make = at(None), load("strobe.edits.steer:steer")
 
         def arm(way: Sequence[float] | None) -> dict[str, Any]:
             found = [plain if not d or way is None else at(make(direction=way, by=d * float(by or 0))) for d in levels]
-            return {"trait": [t["value"] for t, _ in found], "trait_err": [t["err"] for t, _ in found],
-                    "loss": [x["value"] for _, x in found], "loss_err": [x["err"] for _, x in found]}  # fmt: skip
+            return {k: [f[k] for f in found] for k in plain}
 
-        answer = {"doses": levels, **arm(direction), "texts": [len(k) for k in ids], "examples": len(losses.first)}
-        return answer | {"control": arm(wild) if direction is not None else None}
+        return {"doses": levels, **arm(direction), "control": arm(wild) if direction is not None else None}
 
 
 def _likelihood(snap: Snapshot, texts: list[list[int]]) -> Tensor:

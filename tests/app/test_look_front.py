@@ -42,7 +42,8 @@ def test_the_trait_is_the_likelihood_of_one_kind_less_the_other(world: tuple[Sna
     assert same(before, state_of(snap))
     assert got["trait"][0] == pytest.approx(by_hand(snap, kit, ON) - by_hand(snap, kit, OFF), abs=1e-4)
     assert got["doses"] == [0.0]
-    assert got["texts"] == [9, 9]
+    assert len(got["on"][0]) == len(got["off"][0]) == 9
+    assert sum(got["each"][0]) / len(got["each"][0]) == pytest.approx(got["loss"][0], rel=1e-4)
     assert got["control"] is None
     assert got["trait_err"][0] > 0
     assert got["loss_err"][0] > 0

@@ -190,5 +190,7 @@ export interface ConceptLook {
   monitor: { rate: number; auroc: number; err: number; caught: number[]; sites: number } | null
 }
 export interface QuickConcept { sites: string[]; line: number[]; kernel: number[] }
+export interface FrontArm { trait: Num[]; trait_err: Num[]; loss: Num[]; loss_err: Num[]; on: Num[][]; off: Num[][]; each: Num[][] }
+export interface FrontLook extends FrontArm { doses: number[]; control: FrontArm | null }
 export interface SiteEdit { act: 'site'; site: string; label: string; edit: string; kwargs: Record<string, unknown> }
 export interface Job { job: string; state: 'running' | 'done' | 'failed'; step: Num; run: string | null; error: string }
