@@ -18,7 +18,7 @@ from strobe.features.concept import Concept
 from strobe.features.concept_table import ConceptTable
 from strobe.features.methods import METHODS, Shelf
 from strobe.numerics.auc import auc
-from strobe.numerics.bake_off import folds_of
+from strobe.numerics.bake_off import bake_off, folds_of
 from strobe.numerics.probes import logistic_path
 from strobe.numerics.rfm import Span
 
@@ -86,6 +86,23 @@ class Monitor:
                 {"auroc": area, "err": err, "false": float(above[~y].mean()), "caught": float(above[y].mean())}
             )
         return found
+
+    def against(self, judge: Any, acts: Activations, labels: Any, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """The monitor beside a judge of the same fresh examples: areas of both with errors, and `gain`, monitor − judge, paired.
+
+        judge (n,): its score of each example, larger for the concept: of what the model wrote, say, or another model's opinion.
+        Err: bootstrap over examples. Raises `BadOption` for another number of scores, or one that is not finite.
+        """
+        y = two_kinds(labels, len(acts.example))
+        said = np.asarray(judge, float)
+        if said.shape != y.shape or not np.isfinite(said).all():
+            raise BadOption(f"the judge gives one finite score an example, {len(y)} of them, got shape {said.shape}")
+        scores = np.stack([self.score(acts).double().numpy(), said])
+        got = bake_off(scores, y, np.zeros(len(y), int), acts.example.numpy(), rng=np.random.default_rng(seed))
+        rows = [*zip(got.value, got.draws, strict=True), (got.value[0] - got.value[1], got.draws[0] - got.draws[1])]
+        return {
+            k: (float(v), float(np.nanstd(d))) for k, (v, d) in zip(("monitor", "judge", "gain"), rows, strict=True)
+        }
 
     def leaks(self, bound: float, bound_err: float = 0.0) -> str | None:
         """A sentence where the monitor knows more than the text can say: an area above the Bayes bound by three standard errors."""

@@ -65,6 +65,21 @@ def test_above_the_bound_is_a_leak_and_below_is_not(monitor: Monitor) -> None:
     assert "Leak alarm" in str(monitor.leaks(monitor.auroc - 5 * monitor.err))
 
 
+def test_beside_a_judge_the_gain_is_paired(monitor: Monitor) -> None:
+    """A judge that sees the monitor's own score with noise: worse, by less than the two errors would say apart."""
+    acts, y = drawn(400, 7)
+    own = monitor.score(acts).double()
+    noisy = own + 0.7 * own.std() * torch.randn(400, generator=torch.Generator().manual_seed(3))
+    got = monitor.against(noisy, acts, y)
+    assert got["monitor"][0] == pytest.approx(auc(own.numpy(), y.numpy() > 0)[0])
+    assert got["judge"][0] == pytest.approx(auc(noisy.numpy(), y.numpy() > 0)[0])
+    assert got["gain"][0] > 2 * got["gain"][1] > 0
+    assert got["gain"][1] < 0.9 * (got["monitor"][1] ** 2 + got["judge"][1] ** 2) ** 0.5
+    assert monitor.against(own, acts, y)["gain"] == (0.0, 0.0)
+    with pytest.raises(BadOption, match="one finite score an example"):
+        monitor.against(noisy[:-1], acts, y)
+
+
 def test_drift_of_a_monitor_that_stays_where_it_was(monitor: Monitor) -> None:
     acts, y = drawn(600, 5)
     turned = Activations({s: -x for s, x in acts.values.items()}, acts.example, acts.position, acts.inputs)
