@@ -107,6 +107,19 @@ def preventative(concept: Any, dose: float = 1.0, *, unit: str = "gap") -> dict[
     return steering(concept, dose, unit=unit, only="train")
 
 
+def holding(concept: Any, dose: float = 0.0, *, only: str | None = None) -> dict[str, Any]:
+    """The plain edit that holds a concept at `dose` gaps from the mean of the activations it was fitted on, 0: out of the network.
+
+    With only="train" while it trains, and not when it is measured: concept ablation fine-tuning. Raises `BadOption`.
+    Ref: Casademunt et al. 2025 (arXiv:2507.16795), section 3, with one direction.
+    """
+    value = finite("dose", dose) * float(concept.gap)
+    kwargs: dict[str, Any] = {"direction": concept.direction.tolist(), "value": value, "mean": concept.mean.tolist()}
+    kwargs |= {"only": only} if only else {}
+    label = f"{'while it trains, ' if only == 'train' else ''}held at {concept.site}"
+    return {"act": "site", "site": concept.site, "edit": "strobe.edits.steer:clamp", "kwargs": kwargs, "label": label}
+
+
 def finite(what: str, value: object) -> float:
     """A finite number. Raises `BadOption`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

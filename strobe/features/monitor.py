@@ -104,6 +104,20 @@ class Monitor:
             k: (float(v), float(np.nanstd(d))) for k, (v, d) in zip(("monitor", "judge", "gain"), rows, strict=True)
         }
 
+    def masks(self, acts: Activations, ids: Sequence[int], weight: float = 0.0) -> dict[str, Any]:
+        """The plain edit that leaves training examples with the concept out of a fork: `run.fork(step, edits=[monitor.masks(acts, ids)])`.
+
+        acts: the examples, one row each, as the model at hand reads them; ids, as the loop gives them to `rec.weigh`; weight: what each
+        above the threshold counts. Raises `BadOption` for another number of ids, and where none is above.
+        """
+        score = self.score(acts)
+        if len(ids) != len(score):
+            raise BadOption(f"there are {len(score)} rows of activations and {len(ids)} ids: one for each row")
+        above = [str(int(i)) for i, on in zip(ids, (score > self.threshold).tolist(), strict=True) if on]
+        if not above:
+            raise BadOption("no example is above the monitor's threshold: there is nothing to leave out")
+        return {"act": "examples", "weights": dict.fromkeys(above, float(weight))}
+
     def leaks(self, bound: float, bound_err: float = 0.0) -> str | None:
         """A sentence where the monitor knows more than the text can say: an area above the Bayes bound by three standard errors."""
         err = math.hypot(self.err, bound_err)

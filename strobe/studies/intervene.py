@@ -19,7 +19,7 @@ from strobe.core.system import System
 from strobe.core.tap import patch
 from strobe.edits.ablate import ablate
 from strobe.edits.route import routing
-from strobe.edits.steer import preventative, steering
+from strobe.edits.steer import holding, preventative, steering
 from strobe.features.concept import Concept
 from strobe.features.concept_table import concept_of
 from strobe.features.methods import METHODS, Shelf
@@ -122,7 +122,7 @@ def _network(world: System, run: Run, out: Path, size: Size, seed: int) -> tuple
     options: dict[str, Any] = {"knobs": world.knobs | {"masked": True}}
     wanted: list[tuple[str, list[Any], dict[str, Any]]] = [
         *((f"preventative {d:g}", [preventative(c, d / parts) for c in concepts], {}) for d in PREVENT),
-        ("held while it trains", [_held(c) for c in concepts], {}),
+        ("held while it trains", [holding(c, only="train") for c in concepts], {}),
         ("routed", [routing(c, list(range(units))) for c in hidden], {}),
         ("masked (oracle)", [], options),
     ]
@@ -208,18 +208,6 @@ def moods(model: nn.Module, language: Language, sites: list[str], n: int, seed: 
         shelf = Shelf(Span.of(acts[site]), torch.where(mood == 1, 1.0, -1.0))
         made.append(concept_of(shelf, METHODS["means"].fitted(shelf, torch.arange(n), {}), site, {"concept": "mood +"}))
     return made
-
-
-def _held(c: Concept) -> dict[str, Any]:
-    """The direction held at its mean while the network trains: concept ablation fine-tuning with one direction a block."""
-    kwargs = {"direction": c.direction.tolist(), "value": 0.0, "mean": c.mean.tolist(), "only": "train"}
-    return {
-        "act": "site",
-        "site": c.site,
-        "edit": "strobe.edits.steer:clamp",
-        "kwargs": kwargs,
-        "label": f"held at {c.site}",
-    }
 
 
 def _row(name: str, marks: list[dict[str, np.ndarray]]) -> dict[str, Any]:

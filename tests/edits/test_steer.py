@@ -9,7 +9,8 @@ from torch import nn
 from strobe.core.catalogue import load
 from strobe.core.errors import BadOption, StateMismatch
 from strobe.core.tap import patch
-from strobe.edits.steer import clamp, preventative, steer, steering
+from strobe.edits.steer import clamp, holding, preventative, steer, steering
+from strobe.features.concept import Concept
 
 U = torch.tensor([0.6, 0.0, 0.8])
 
@@ -59,6 +60,19 @@ def test_preventative_steering_is_there_while_it_trains_and_gone_when_it_is_meas
         assert torch.allclose(net.train()(x), x + 3 * U)
         assert torch.equal(net.eval()(x), x)
     assert steering(concept, -0.5, unit="norm")["kwargs"]["by"] == -5.0
+
+
+def test_a_concept_is_held_where_it_was_said() -> None:
+    c = Concept("0", torch.tensor([[0.6, 0.8]]), torch.tensor([1.0, -2.0]), gap=3.0)
+    x = torch.randn(20, 2)
+    for dose, only in ((0.0, None), (0.5, "train")):
+        made = holding(c, dose, only=only)
+        y = load(made["edit"])(**made["kwargs"])(x)
+        assert torch.allclose(c.score(y), torch.full((20,), dose * 3.0), atol=1e-5)
+        across = torch.tensor([-0.8, 0.6])
+        assert torch.allclose(y @ across, x @ across, atol=1e-5)
+        assert load(made["edit"])(**made["kwargs"]).only == only
+    assert holding(c, only="train")["label"] == "while it trains, held at 0"
 
 
 def test_bad_options() -> None:

@@ -9,6 +9,7 @@ from strobe.core.errors import BadOption
 from strobe.features.fit_concept import fit_concept
 from strobe.features.monitor import Monitor, fit_monitor, wilson
 from strobe.numerics.auc import auc
+from strobe.runs.levers import parse_edit
 
 D = 32
 
@@ -78,6 +79,22 @@ def test_beside_a_judge_the_gain_is_paired(monitor: Monitor) -> None:
     assert monitor.against(own, acts, y)["gain"] == (0.0, 0.0)
     with pytest.raises(BadOption, match="one finite score an example"):
         monitor.against(noisy[:-1], acts, y)
+
+
+def test_what_is_above_is_left_out_of_a_fork(monitor: Monitor) -> None:
+    acts, _ = drawn(50, 9)
+    ids = list(range(100, 150))
+    got = monitor.masks(acts, ids)
+    above = (monitor.score(acts) > monitor.threshold).nonzero()[:, 0].tolist()
+    assert 5 < len(above) < 45
+    assert got == {"act": "examples", "weights": {str(100 + i): 0.0 for i in above}}
+    assert parse_edit(got, {}) == got  # as a fork reads it
+    assert set(monitor.masks(acts, ids, weight=0.5)["weights"].values()) == {0.5}
+    with pytest.raises(BadOption, match="50 rows of activations and 49 ids"):
+        monitor.masks(acts, ids[1:])
+    low = Activations({s: x - 9 for s, x in acts.values.items()}, acts.example, acts.position, 50)
+    with pytest.raises(BadOption, match="nothing to leave out"):
+        monitor.masks(low, ids)
 
 
 def test_drift_of_a_monitor_that_stays_where_it_was(monitor: Monitor) -> None:
