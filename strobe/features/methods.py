@@ -1,7 +1,7 @@
 """The methods of a bake-off, each with its settings, on rows in their own span: fitted, chosen, judged in the same way."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,8 +37,16 @@ class Shelf:
     y: Tensor
     seed: int = 0
 
+    _last: list[tuple[Tensor, Span]] = field(default_factory=list, repr=False)
+
     def part(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.span.Z[index], self.y[index]
+
+    def span_of(self, index: Tensor) -> Span:
+        """The span of some rows; that of the last ones asked for is kept, with the factors that machines of one bandwidth share."""
+        if not self._last or not torch.equal(self._last[0][0], index):
+            self._last[:] = [(index, self.span.part(index))]
+        return self._last[0][1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +149,7 @@ def _machines(
 ) -> Iterable[Iterate]:
     y = shelf.y[index]
     size: dict[str, Any] = {} if rough is None else {"rank": rough, "missed": 1.0}
-    return rfm(shelf.span.part(index), y - y.mean(), bandwidth=L, iterations=iterations, centred=centred, **size)
+    return rfm(shelf.span_of(index), y - y.mean(), bandwidth=L, iterations=iterations, centred=centred, **size)
 
 
 def _kernel_tried(shelf: Shelf, train: Tensor, ask: Tensor) -> Iterable[tuple[Setting, np.ndarray]]:

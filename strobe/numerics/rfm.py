@@ -254,7 +254,7 @@ def _factor(K: Tensor, ridge: float) -> Tensor:
     A = K.clone()
     A.diagonal(dim1=-2, dim2=-1).add_(ridge)
     root, info = torch.linalg.cholesky_ex(A)
-    if info.any() or not root.isfinite().all():
+    if info.any() or not root.diagonal(dim1=-2, dim2=-1).isfinite().all():
         raise FloatingPointError(f"the kernel matrix plus {ridge} is not positive: raise ridge or lower the bandwidth")
     return root
 

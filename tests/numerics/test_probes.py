@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from strobe.numerics.probes import (
+    _lbfgs,
+    _newton,
     difference_of_means,
     discriminant,
     logistic_path,
@@ -59,6 +61,22 @@ def test_against_scikit_learn(n: int, k: int) -> None:
         fit = LogisticRegression(C=1 / (p * s * n), tol=1e-10, max_iter=5000).fit(X, t)
         assert cos(v[i], torch.from_numpy(fit.coef_[0])) > 0.9999
         assert float(b[i]) == pytest.approx(float(fit.intercept_[0]), rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("apart", [0.8, 6.0])  # and where the groups are separable
+def test_newton_in_the_span_is_lbfgs(apart: float) -> None:
+    Z, y = groups(70, 60)
+    Z = Z + (apart - 0.8) * y[:, None] * torch.eye(60, dtype=torch.float64)[2]
+    y, X, penalties = y.double(), (Z - Z.mean(0)) / 2, [1.0, 1e-2, 1e-4]
+    one, other = _newton(X, y, penalties), _lbfgs(X, y, penalties)
+
+    def loss(v: Tensor, b: Tensor, p: float) -> float:
+        return float(torch.nn.functional.softplus(-y * (X @ v + b)).mean() + p / 2 * v @ v)
+
+    for p in penalties:
+        assert loss(*one[p], p) <= loss(*other[p], p) + 1e-12
+        assert cos(one[p][0], other[p][0]) > 0.9999
+        assert float(one[p][1]) == pytest.approx(float(other[p][1]), abs=0.01 * (1 + float(other[p][1].abs())))
 
 
 def _mixed(W: np.ndarray, delta: float) -> np.ndarray:
