@@ -236,6 +236,8 @@ def _run_study(function: Any, out: Path, scale: str, seed: int, threads: int, as
 def _print_report(report: Any, page: Path, began: float) -> None:
     from rich.console import Console
 
+    from strobe.core.report import columns
+
     colours = {"holds": "green", "fails": "red", "undecided": "yellow", "outside": "dim"}
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{report.question}[/]")
@@ -244,7 +246,7 @@ def _print_report(report: Any, page: Path, began: float) -> None:
         print(str(v)[10:] + (f"  ({v.why})" if v.why else ""))
     for name, rows in report.tables.items():
         if rows:
-            table(f"\n{name}", list(rows[0]), [[_brief(x) for x in r.values()] for r in rows])()
+            table(f"\n{name}", cols := columns(rows), [[_brief(r[k]) if k in r else "" for k in cols] for r in rows])()
     for text in report.facts.get("not_computed", []):
         console.print(f"[bold red]not computed:[/] {text}")
     console.print(f"\n{time.monotonic() - began:.0f} s. The report: [bold]{page.resolve()}[/]")

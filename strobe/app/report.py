@@ -14,7 +14,7 @@ from strobe.app.laws_table import laws_of, number, verdicts
 from strobe.app.strip import draw, draw_path
 from strobe.app.traces import WHOLE, Panel, View, at_playhead
 from strobe.core.errors import BadOption, NameNotFound, NotARun, near
-from strobe.core.report import Report
+from strobe.core.report import Report, columns
 from strobe.runs import directory
 from strobe.runs.run import Run, open_run, runs_below
 
@@ -47,7 +47,7 @@ def write_report(report: Report, out: Path, *, only: set[str] | None = None, vie
     page = env.get_template("report.html").render(
         question=report.question,
         parts=[_part(t, [r for r in runs if _below(r, t, runs)], only, view) for t in trunks],
-        tables=report.tables,
+        tables={name: (columns(rows), rows) for name, rows in report.tables.items() if rows},
         facts={k: v for k, v in report.facts.items() if k != "not_computed"},
         missing=report.facts.get("not_computed", []),
         citations=report.citations,

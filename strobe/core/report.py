@@ -33,3 +33,12 @@ class Report:
 
     def __str__(self) -> str:
         return "\n".join([self.question, *map(str, self.verdicts)])
+
+
+def columns(rows: list[dict[str, Any]]) -> list[str]:
+    """Every column of a table of plain rows, in the order in which they come; a row may lack some.
+
+    >>> columns([{"a": 1, "c": 2}, {"a": 1, "b": 3}])
+    ['a', 'c', 'b']
+    """
+    return list(dict.fromkeys(k for row in rows for k in row))

@@ -15,6 +15,7 @@ from strobe.app.traces import Panel, View, at_playhead, drawn, kept, traces
 from strobe.core.errors import BadOption, NameNotFound
 from strobe.core.prediction import Prediction, judge
 from strobe.core.reading import Reading
+from strobe.core.report import Report
 from strobe.runs.loop import train
 from strobe.runs.notes import Notes
 from strobe.runs.run import Run, open_run
@@ -214,3 +215,14 @@ def test_numbers_of_a_matrix_are_called_by_their_row_and_column(tmp_path: Path) 
     assert found["0.1, prose"].values.tolist() == [8.0, 16.0]
     assert [t.label for t in traces(run, "heads", "")] == list("abcdef")
     assert [t.label for t in traces(run, "bare", "")] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+
+
+def test_a_row_that_lacks_a_column_leaves_it_empty(tmp_path: Path) -> None:
+    report = Report("Which?", [], [], {"made": [{"name": "one", "b": 2.0}, {"name": "two", "a": 1.0, "b": 3.0}]})
+    text = write_report(report, tmp_path / "r.html").read_text()
+    table = text[text.index("<h2>made</h2>") :]
+    assert re.findall(r"<th>(\w+)</th>", table)[:3] == ["name", "b", "a"]
+    cells = re.findall(r'<td class="n">([^<]*)</td>', table)
+    assert cells[2] == ""
+    assert [cells[0], cells[3]] == ["one", "two"]
+    assert float(cells[5]) == 1.0
