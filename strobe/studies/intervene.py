@@ -100,7 +100,9 @@ def intervene(out: Path, *, scale: str = "small", seed: int = 0, progress: Progr
         _judge(docket, every)
         rows = [_row(name, [found[name] for found in every]) for name in every[0]]
         for row in rows:
-            row["on the front"] = not any(_dominates(r, row) for r in rows if r["method"] != "before")
+            row["on the front"] = row["method"] != "before" and not any(
+                _dominates(r, row) for r in rows if r["method"] != "before"
+            )
         report = docket.report({"trait and losses": rows}, [
             "Chen et al. 2025, arXiv:2507.21509", "Casademunt et al. 2025, arXiv:2507.16795", "Cloud et al. 2024, arXiv:2410.04332",
         ])  # fmt: skip
@@ -264,7 +266,7 @@ def _judge(docket: Docket, every: list[Marks]) -> None:
         ("ablation", "held while it trains"),
     ):
         left = _over([share(f[name]["trait"], f["plain"]["trait"]) for f in every], "of the trait")
-        docket.judge(key, left, applies=learned, why="the plain network has no trait to remove")
+        docket.judge(key, left, applies=learned, why="" if learned else "the plain network has no trait to remove")
     gap = [f["preventative 1"]["new topic"] - f["plain"]["new topic"] for f in every]
     docket.judge("learns", _over([(float(x.mean()), _sem(x)) for x in gap]))
     for dose in PREVENT:
