@@ -45,7 +45,7 @@ class Size:
 SCALES = {
     "tiny": Size(12, 1, 2, 3, 4, 3, {"d_model": 16, "heads": 2, "layers": 3, "batch": 8}),
     "small": Size(1000, 1, 5, 8, 60, 8, {}),
-    "full": Size(1000, 4, 3, 8, 60, 8, {}),
+    "full": Size(1000, 3, 2, 8, 120, 8, {}),
 }
 
 
@@ -188,9 +188,8 @@ def _over(values: Sequence[Sequence[float]]) -> Reading:
 
 def _norms(docket: Docket, radii: dict[str, list[list[list[Row]]]]) -> list[dict[str, Any]]:
     def seen(what: Any, at: float, of: str = "trained") -> Reading:
-        take = (lambda row: row[at_index][what]) if isinstance(what, str) else what
-        at_index = RADII.index(at)
-        return _over([[take(row) for row in network] for network in radii[of]])
+        i = RADII.index(at)
+        return _over([[row[i][what] if isinstance(what, str) else what(row) for row in n] for n in radii[of]])
 
     docket.judge("gain small", seen("gain", 0.003))
     docket.judge("cos small", seen("|cos|", 0.003))

@@ -35,7 +35,7 @@ from strobe.runs.control import send
 from strobe.runs.directory import StrobeWarning
 from strobe.runs.replay import replay
 from strobe.runs.run import open_run
-from toys import toy_again
+from toys import letters_again, toy_again
 
 TOKEN, HOST = "t" * 24, "127.0.0.1:9"
 GOOD = {"authorization": f"Bearer {TOKEN}", "x-strobe": "1"}
@@ -473,6 +473,38 @@ def test_a_look_beyond_its_memory_is_said(runs: Path) -> None:
     looker.close()
 
 
+def test_a_concept_is_traced_in_a_process_of_its_own_and_joins_the_series(tmp_path: Path) -> None:
+    letters_again(out=str(tmp_path / "r"))
+    c = client(tmp_path, **GOOD)
+    (row,) = c.get("/api/runs").json()["runs"]
+    on = [f"{a} {b} is red" for a in ("the", "a", "this") for b in ("house", "car", "door", "wall", "ball", "hat")]
+    body = {
+        "step": 3,
+        "site": "blocks.1",
+        "positive": on,
+        "negative": [t.replace("red", "blue") for t in on],
+        "name": "red",
+    }
+
+    def done(asked: dict[str, Any]) -> dict[str, Any]:
+        job = c.post(f"/api/runs/{row['id']}/trace", json=asked).json()["job"]
+        until = time.monotonic() + 60
+        while (now := c.get(f"/api/jobs/{job}").json())["state"] == "running" and time.monotonic() < until:
+            time.sleep(0.1)
+        return dict(now)
+
+    first = done(body)
+    assert (first["state"], first["error"], first["run"]) == ("done", "", None)
+    assert first["step"] == len(c.get(f"/api/runs/{row['id']}").json()["stored"])
+    series = c.get(f"/api/runs/{row['id']}/series", params={"name": "red"}).json()["series"]
+    assert [series[f"red[{i}]"]["label"] for i in range(3)] == ["line", "kernel", "direction"]
+    again = done(body)
+    assert (again["state"], again["error"][:30]) == ("failed", "'red' is empty, has a bracket, ")
+    assert "no module" in done(body | {"name": "other", "site": "nowhere"})["error"]
+    assert c.post(f"/api/runs/{row['id']}/trace", json=body | {"positive": []}).status_code == 422
+    assert c.post(f"/api/runs/{row['id']}/trace", json=body | {"step": 99}).status_code >= 400
+
+
 def test_a_strangers_run_is_listed_and_read_but_its_code_is_not_run(tmp_path: Path) -> None:
     toy_again(out=str(tmp_path / "r"), steps=6)
     facts = json.loads((tmp_path / "r/run.json").read_text())
@@ -481,7 +513,11 @@ def test_a_strangers_run_is_listed_and_read_but_its_code_is_not_run(tmp_path: Pa
     page = c.get(f"/api/runs/{row['id']}").json()
     assert page["trusted"]
     (tmp_path / "r/mark").write_text("0" * 64)  # as from another machine
-    for path, body in (("look", {"view": "modules", "step": 6}), ("fork", {"step": 1, "edits": []})):
+    for path, body in (
+        ("look", {"view": "modules", "step": 6}),
+        ("fork", {"step": 1, "edits": []}),
+        ("trace", {"step": 1, "site": "0", "positive": ["a"], "negative": ["b"]}),
+    ):
         refused = c.post(f"/api/runs/{row['id']}/{path}", json=body)
         assert refused.status_code == 403
         assert "toys:toy_again" in refused.json()["error"]
