@@ -242,6 +242,8 @@ def test_a_concept_is_found_steered_by_and_traced_on_the_strip(browser: Any, tmp
         find.click()
         page.get_by_text("9 examples of one kind").wait_for()
         check("too few")
+        assert all("400" in s for s in said)  # what a browser writes of an answer that is refused
+        said.clear()
         page.get_by_label("texts with the concept").fill("\n".join(on))
         find.focus()
         page.keyboard.press("Enter")
