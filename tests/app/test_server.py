@@ -502,7 +502,7 @@ def test_a_concept_is_traced_in_a_process_of_its_own_and_joins_the_series(tmp_pa
     assert (first["state"], first["error"], first["run"]) == ("done", "", None)
     assert first["step"] == len(c.get(f"/api/runs/{row['id']}").json()["stored"])
     series = c.get(f"/api/runs/{row['id']}/series", params={"name": "red"}).json()["series"]
-    assert [series[f"red[{i}]"]["label"] for i in range(3)] == ["line", "kernel", "direction"]
+    assert [series[f"red[{i}]"]["label"] for i in range(3)] == ["line", "kernel", "direction (cosine)"]
     again = done(body)
     assert again["state"] == "failed"
     assert "another name" in again["error"]

@@ -57,7 +57,7 @@ def test_a_direction_is_compared_with_that_of_another_moment() -> None:
     first = readability(snap(x, y), site="0").how["direction"]
     for weight, want in ((None, 1.0), (turn, float(angle.cos())), (-torch.eye(4), -1.0)):
         got = readability(snap(x, y, weight), site="0", reference=first)
-        assert got.how["labels"] == ["line", "kernel", "direction"]
+        assert got.how["labels"] == ["line", "kernel", "direction (cosine)"]
         assert got.value[2] == pytest.approx(want, abs=0.1 if weight is turn else 1e-5)
         assert 0 < got.err[2] < 0.1
     fewer = [

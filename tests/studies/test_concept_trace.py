@@ -28,7 +28,7 @@ def test_it_is_on_the_strip_and_its_direction_is_that_of_its_own_step(run: Run) 
     assert got[3].value[0] > 0.9
     fresh = open_run(run.path)
     assert {r["step"] for r in fresh.readings("red")} == set(got)
-    assert fresh.readings("red")[0]["how"]["labels"] == ["line", "kernel", "direction"]
+    assert fresh.readings("red")[0]["how"]["labels"] == ["line", "kernel", "direction (cosine)"]
     with pytest.raises(BadOption, match="another name"):
         concept_trace(fresh, ON, OFF, site="blocks.1", name="red")
     assert len(concept_trace(fresh, ON, OFF, site="blocks.0", name="fewer", most=1)) == 2  # the first and its own
