@@ -31,7 +31,7 @@ def readability(
     """Held-out area under the ROC curve of a concept, by ridge regression and by a Laplace kernel: when it can be read, when by a line.
 
     Two numbers, `line` and `kernel` (`numerics.probes.closed_forms`: fixed settings, so that moments can be compared); with `reference`,
-    a direction of another moment (`line_direction`), a third, `direction (cosine)`: the cosine of this moment's with it, how far it has drifted.
+    a direction of another moment (`line_direction`), a third, `direction (cosine)`: this moment's direction with it, how far it drifted.
     Args: inputs, as `capture` takes them (token sequences, say), and labels, two values, the larger is "on"; by default the first two of
     the data; groups, what stays on one side of a split.
     Err: deviation over the draw of the examples (bootstrap within folds); of the cosine, the jackknife over the folds, the reference

@@ -17,9 +17,9 @@ def concept_trace(
     run: Run, positive: Texts, negative: Texts, *, site: str, step: int | None = None, name: str = "concept", most: int = MOST,
     seed: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Reading]:  # fmt: skip
-    """`readability` of these texts at a site, at up to `most` stored steps, put on the strip as `name`: line, kernel, direction.
+    """`readability` of these texts at a site, at up to `most` stored steps, put on the strip as `name`: three numbers a step.
 
-    `line` and `kernel`: held-out area under the ROC curve by ridge regression and by a kernel; `direction`: the cosine of that
+    `line` and `kernel`: held-out area under the ROC curve by ridge regression and by a kernel; `direction (cosine)`: of that
     moment's line with the one at `step` (by default the last). The texts are kept, as token numbers, in the run's `readings`.
     Args: positive, negative: texts, or files of one example a line.
     Raises `BadOption` for a name that the run has already, for a run that reads no text, and as `readability` does; `RunBusy` while
