@@ -25,6 +25,7 @@ from strobe.runs.levers import parse_edit
 from strobe.runs.trust import check
 
 LABEL = 120  # characters of what a person calls an edit
+TEXTS = 400  # of each kind, as many as the look `concept` reads
 LONGEST = 4096  # numbers in an option of an edit: as many as the look `directions` gives
 Step = Annotated[int, Field(ge=0, le=2**53)]
 SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
@@ -70,6 +71,16 @@ class ForkBody(Body):
     edits: list[Annotated[str, Field(max_length=500)] | dict[str, Any]] = Field(default_factory=list, max_length=32)
     until: int | None = Field(None, ge=0, le=2**53)
     name: str | None = Field(None, max_length=81)
+
+
+class TraceBody(Body):
+    """A concept to follow along the run."""
+
+    step: int = Field(ge=0, le=2**53)
+    site: str = Field(max_length=500)
+    positive: list[Annotated[str, Field(max_length=LONGEST)]] = Field(min_length=1, max_length=TEXTS)
+    negative: list[Annotated[str, Field(max_length=LONGEST)]] = Field(min_length=1, max_length=TEXTS)
+    name: str = Field("concept", min_length=1, max_length=LABEL)
 
 
 class ViewBody(Body):
@@ -150,6 +161,14 @@ def add_acts(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
             cwd=str(Path.cwd()),
         )
         return {"job": job}
+
+    @app.post("/api/runs/{id}/trace")
+    def trace(id: Id, body: TraceBody) -> dict[str, str]:
+        """Put a concept on the strip of a run: how well it can be read at its stored steps, in a process of its own."""
+        run = feed.run(id)
+        check(run.path, run.facts)
+        asked = body.model_dump() | {"step": run.check_step(body.step), "cwd": str(Path.cwd())}
+        return {"job": jobs.trace(run.path.resolve(), **asked)}
 
     @app.post("/api/runs/{id}/report")
     async def report(id: Id, body: ReportBody) -> Response:

@@ -257,4 +257,4 @@ class Deltas:
         again, self.journals = count != self.journals, count
         series = {k: {"steps": s.tolist(), "values": plain(v.tolist()), "errs": plain(e.tolist()) if e.any() else None}
                   for k, (s, v, e) in new.items()}  # fmt: skip
-        return series, [plain(e) for e in events if e["type"] != "reading"], again
+        return series, [plain(e) for e in events if "type" in e], again  # a reading has none

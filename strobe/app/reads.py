@@ -109,7 +109,7 @@ def add_reads(app: FastAPI, feed: Feed, jobs: Jobs, looker: Looker) -> None:
 
     @app.get("/api/jobs/{job}")
     def job(job: str) -> dict[str, Any]:
-        """How far a fork is."""
+        """How far a fork or a trace is."""
         found = jobs.get(job)
         if found is None:
             raise RunNotFound(

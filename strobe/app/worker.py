@@ -1,4 +1,4 @@
-"""Heavy work away from the server: a process that looks inside models, and one for each fork.
+"""Heavy work away from the server: a process that looks inside models, and one for each fork and each trace.
 
 A look may be slow, eat memory or crash; then that process ends, the request says so, and neither the server nor the
 training notices. Parent and child speak JSON, a line each way; what the user's own code prints goes to a log.
@@ -14,6 +14,7 @@ import tempfile
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from strobe.core.errors import StrobeError
 SECONDS, MEMORY = 60.0, 8 << 30  # what a look may take
 WAITING = 8  # looks that may wait for one another: each holds a thread of the server
 KEPT = 3  # models kept built in the looking process
-JOBS, JOBS_KEPT = 2, 200  # forks at once; finished ones remembered
+JOBS, JOBS_KEPT = 2, 200  # forks and traces at once; finished ones remembered
 
 
 class TookTooLong(StrobeError):
@@ -131,7 +132,7 @@ def _pump(pipe: Any, answers: "queue.Queue[bytes]") -> None:
 
 
 class Jobs:
-    """Forks, each in a process of its own session: it goes on when the server ends."""
+    """Forks and traces, each in a process of its own session: it goes on when the server ends."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, dict[str, Any]] = OrderedDict()
@@ -139,15 +140,24 @@ class Jobs:
 
     def fork(self, run: Path, **request: Any) -> str:
         """Start a fork; returns the job's id. Raises `StrobeError` when too many run."""
+        return self._start("fork", run, request)
+
+    def trace(self, run: Path, **request: Any) -> str:
+        """Start a concept's trace along a run; returns the job's id. Raises as `fork`."""
+        return self._start("trace", run, request)
+
+    def _start(self, kind: str, run: Path, request: dict[str, Any]) -> str:
         with self._lock:
             if sum(j["state"] == "running" for j in self._jobs.values()) >= JOBS:
-                raise StrobeError(f"{JOBS} forks are running; wait for one to end, or stop it on its own page")
+                raise StrobeError(
+                    f"{JOBS} forks or traces are running; wait for one to end, or stop a fork on its own page"
+                )
             while len(self._jobs) > JOBS_KEPT:
                 self._jobs.popitem(last=False)
             id = uuid.uuid4().hex[:12]
             log = tempfile.TemporaryFile()  # noqa: SIM115 - the child's
             child = subprocess.Popen(
-                [sys.executable, "-m", "strobe.app.worker", "fork"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, "-m", "strobe.app.worker", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, start_new_session=True,
             )  # fmt: skip
             job = self._jobs[id] = {"job": id, "state": "running", "step": None, "out": None, "error": ""}
@@ -163,7 +173,7 @@ class Jobs:
             for line in child.stdout:
                 job.update(json.loads(line))
         if job["state"] == "running":
-            job.update(state="failed", error="the fork's process ended before the branch did; what it recorded is kept")
+            job.update(state="failed", error="its process ended before it was done; what it recorded is kept")
 
     def get(self, id: str) -> dict[str, Any] | None:
         """What is known of a job."""
@@ -241,8 +251,8 @@ def _look(request: dict[str, Any], opened: "OrderedDict[str, Any]") -> dict[str,
     return {**found, "view": request["view"], "step": request["step"], "seconds": round(time.monotonic() - began, 4)}
 
 
-def fork_once() -> None:
-    """Make the branch that stdin asks for; say on stdout how far it is."""
+def job_once(work: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:
+    """Do what stdin asks for; say on stdout how far it is."""
     out = _private_stdout()
 
     def say(**facts: Any) -> None:
@@ -251,17 +261,7 @@ def fork_once() -> None:
     request = json.load(sys.stdin)
     sys.path.append(request.get("cwd", os.getcwd()))
     try:
-        from strobe.runs.directory import free_name
-        from strobe.runs.run import open_run
-
-        run = open_run(request["run"])
-        place = run.path.parent / request["name"] if request.get("name") else free_name(run.path)
-        say(out=str(place), step=request["step"])
-        with contextlib.suppress(BrokenPipeError):  # the server ended; the branch goes on
-            run.fork(
-                request["step"], request["edits"], until=request.get("until"), out=place,
-                progress=lambda n: _quietly(say, step=n), author=request.get("author", "human"),
-            )  # fmt: skip
+        work(request, say)
         say(state="done")
     except BrokenPipeError:
         pass
@@ -269,6 +269,35 @@ def fork_once() -> None:
         said = str(e) if isinstance(e, StrobeError) else f"{type(e).__name__}: {e}"
         with contextlib.suppress(BrokenPipeError):
             say(state="failed", error=said)
+
+
+def fork(request: dict[str, Any], say: Callable[..., None]) -> None:
+    """Make a branch; say where it is and its last step."""
+    from strobe.runs.directory import free_name
+    from strobe.runs.run import open_run
+
+    run = open_run(request["run"])
+    place = run.path.parent / request["name"] if request.get("name") else free_name(run.path)
+    say(out=str(place), step=request["step"])
+    with contextlib.suppress(BrokenPipeError):  # the server ended; the branch goes on
+        run.fork(
+            request["step"], request["edits"], until=request.get("until"), out=place,
+            progress=lambda n: _quietly(say, step=n), author=request.get("author", "human"),
+        )  # fmt: skip
+
+
+def trace(request: dict[str, Any], say: Callable[..., None]) -> None:
+    """Put a concept on the strip of a run; say how many of its steps are measured."""
+    import torch
+
+    from strobe.core.catalogue import load
+    from strobe.runs.run import open_run
+
+    torch.set_num_threads(1)
+    load("strobe.studies.concept_trace:concept_trace")(
+        open_run(request["run"]), request["positive"], request["negative"], site=request["site"], step=request["step"],
+        name=request["name"], progress=lambda i, n: _quietly(say, step=i),
+    )  # fmt: skip
 
 
 def _quietly(say: Any, **facts: Any) -> None:
@@ -281,4 +310,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "look":
         look_forever(int(sys.argv[2]))
     else:
-        fork_once()
+        job_once({"fork": fork, "trace": trace}[sys.argv[1]])

@@ -25,14 +25,17 @@ LABELS = ("line", "kernel")
 )
 def readability(
     snap: Snapshot, *, site: str, inputs: Any = None, labels: Sequence[Any] | Tensor | None = None, positions: str | int = "last",
-    groups: Sequence[Any] | None = None, forward: Forward | None = None, folds: int = 5, seed: int = 0,
+    groups: Sequence[Any] | None = None, forward: Forward | None = None, folds: int = 5, reference: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> Reading:  # fmt: skip
     """Held-out area under the ROC curve of a concept, by ridge regression and by a Laplace kernel: when it can be read, when by a line.
 
-    Two numbers, `line` and `kernel` (`numerics.probes.closed_forms`: fixed settings, so that moments can be compared).
+    Two numbers, `line` and `kernel` (`numerics.probes.closed_forms`: fixed settings, so that moments can be compared); with `reference`,
+    a direction of another moment (`line_direction`), a third, `direction (cosine)`: this moment's direction with it, how far it drifted.
     Args: inputs, as `capture` takes them (token sequences, say), and labels, two values, the larger is "on"; by default the first two of
     the data; groups, what stays on one side of a split.
-    Err: deviation over the draw of the examples (bootstrap within folds). `how["direction"]`: that of ridge on all, of length 1.
+    Err: deviation over the draw of the examples (bootstrap within folds); of the cosine, the jackknife over the folds, the reference
+    being given. `how["direction"]`: that of ridge on all, of length 1.
     Regime: at least 10 inputs of each kind. It leaves out that other inputs of the concept may look different.
     Raises `BadOption`, and as `capture` does.
     Ref: Alain and Bengio, arXiv:1610.01644 (linear probes); the kernel beside it: arXiv:2502.03708.
@@ -47,10 +50,29 @@ def readability(
     span = Span.of(acts[site])
     _means, line, kernel = closed_forms(span, fold, y[None])
     got = bake_off(np.stack([line[0], kernel[0]]), y, fold, names, resamples=400, rng=np.random.default_rng(seed))
+    v = line_direction(acts[site], y)
+    value, err = got.value, np.nanstd(got.draws, axis=1)
+    how = {"labels": list(LABELS), "examples": len(y), "direction": v.tolist()}
+    if reference is not None:
+        u = torch.as_tensor(reference, dtype=torch.float64)
+        if u.shape != v.shape or not float(u.norm()) > 0:
+            raise BadOption(
+                f"reference is a direction of {len(v)} numbers, as many as {site} has; got {tuple(u.shape)}"
+            )
+        without = [
+            float(line_direction(acts[site][fold != f], y[fold != f]).double() @ _unit(u)) for f in np.unique(fold)
+        ]
+        value = np.append(value, float(v.double() @ _unit(u)))
+        err = np.append(err, np.std(without) * (len(without) - 1) ** 0.5)
+        how["labels"] = [*LABELS, "direction (cosine)"]
+    return Reading(value, err, "area", how)
+
+
+def line_direction(rows: Tensor, y: np.ndarray) -> Tensor:
+    """The direction (d,) of ridge regression on all rows (n, d), of length 1: what `readability` compares between moments."""
     signs = torch.from_numpy(np.where(y, 1.0, -1.0))
-    v = span.lift(ridge_path(span.Z, signs[None], [0.1])[0])[0]
-    how = {"labels": list(LABELS), "examples": len(y), "direction": (v / v.norm().clamp_min(1e-30)).tolist()}
-    return Reading(got.value, np.nanstd(got.draws, axis=1), "area", how)
+    span = Span.of(rows)
+    return _unit(span.lift(ridge_path(span.Z, signs[None], [0.1])[0])[0])
 
 
 def transfer(

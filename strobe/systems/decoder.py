@@ -1,4 +1,6 @@
-"""A small decoder-only transformer, for systems whose language is planted."""
+"""A small decoder-only transformer, for systems whose language is planted, and the learning rate that it likes."""
+
+import math
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -67,3 +69,13 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.unembed(self.norm(x))
+
+
+def cosine(step: int, total: int, rise: int = 50) -> float:
+    """Rises over `rise` steps, then falls from 1 to 0.05 at `total`, where it stays.
+
+    >>> [round(cosine(step, 1000), 3) for step in (0, 49, 500, 1000, 2000)]
+    [0.02, 0.994, 0.525, 0.05, 0.05]
+    """
+    done = min(step / total, 1.0)
+    return min(1.0, (step + 1) / rise) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))

@@ -1,6 +1,5 @@
 """Two languages that say the same things in other words: topics, a mood, and what a text tells of them, exactly."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from strobe.core.cards import system
 from strobe.core.errors import BadOption
 from strobe.core.system import System
-from strobe.systems.decoder import Decoder
+from strobe.systems.decoder import Decoder, cosine
 
 BEGIN, MARK = 0, 1  # tokens: the begin, then a mark for each language, then the words of one and of the other
 FIRST = 3
@@ -87,8 +86,8 @@ def two_languages(
 
     def rate(step: int) -> float:
         if tune_from is not None and step >= tune_from:
-            return tune_lr / lr * _cosine(step - tune_from, tune_steps)
-        return _cosine(step, steps)
+            return tune_lr / lr * cosine(step - tune_from, tune_steps)
+        return cosine(step, steps)
 
     return System(
         name="two_languages",
@@ -202,12 +201,6 @@ class Language:
 def next_token_loss(model: nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
     """Mean over the targets that are not left out."""
     return cross_entropy(model(data[0]).flatten(0, 1), data[1].flatten(), ignore_index=LEFT_OUT)
-
-
-def _cosine(step: int, total: int, rise: int = 50) -> float:
-    """Rises over `rise` steps, then falls from 1 to 0.05 at `total`, where it stays."""
-    done = min(step / total, 1.0)
-    return min(1.0, (step + 1) / rise) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _check(switched: float, topics: int, words: int, moods: int, rate: float, context: int, d_model: int, heads: int, layers: int,

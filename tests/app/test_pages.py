@@ -19,7 +19,7 @@ from strobe.core.reading import Reading
 from strobe.runs.notes import Notes
 from strobe.runs.replay import replay
 from strobe.runs.run import open_run
-from toys import Toy, toy_again
+from toys import Toy, letters_again, toy_again
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
@@ -208,6 +208,70 @@ def test_every_page_is_quiet_and_accessible(browser: Any, page_runs: Path, schem
             page.get_by_role("link", name=tab, exact=True).click()
             page.wait_for_timeout(1500)
             check(tab)
+    assert found == []
+    assert said == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_concept_is_found_steered_by_and_traced_on_the_strip(browser: Any, tmp_path: Path, scheme: str) -> None:
+    """Two lists of texts to a table, a slider and a panel of the strip; quiet and accessible all along, and with the keyboard."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    on = [
+        f"{a} {b} is red" for a in ("the", "a", "this", "one") for b in ("house", "car", "door", "wall", "ball", "hat")
+    ]
+    letters_again(out=str(tmp_path / "letters"))
+    said, found = list[str](), list[str]()
+    with pages(tmp_path) as address:
+        page = opened(browser, said, color_scheme=scheme, bypass_csp=True)
+        page.goto(address)
+
+        def check(where: str) -> None:
+            for v in Axe().run(page).response["violations"]:
+                if v["impact"] in ("serious", "critical"):
+                    found.append(f"{where}: {v['id']}: {[n['html'][:120] for n in v['nodes'][:3]]}")
+
+        page.get_by_role("link", name="letters", exact=True).click()
+        page.get_by_role("link", name="Look", exact=True).click()
+        page.get_by_role("button", name="Concepts").click()
+        find = page.get_by_role("button", name="Is it in there?")
+        assert find.is_disabled()
+        check("nothing asked")
+        page.get_by_label("texts with the concept").fill("\n".join(on[:9]))
+        page.get_by_label("texts without it").fill("\n".join(t.replace("red", "blue") for t in on))
+        find.click()
+        page.get_by_text("9 examples of one kind").wait_for()
+        check("too few")
+        assert all("400" in s for s in said)  # what a browser writes of an answer that is refused
+        said.clear()
+        page.get_by_label("texts with the concept").fill("\n".join(on))
+        find.focus()
+        page.keyboard.press("Enter")
+        page.get_by_text("There:").wait_for(timeout=60_000)
+        assert page.get_by_role("row").filter(has_text="blocks.1").count() == 1
+        page.get_by_label("area of a line, sites by steps").wait_for()
+        unsteered = page.get_by_text("unsteered")
+        unsteered.wait_for()
+        check("found")
+        dose = page.get_by_label("dose", exact=False).first
+        dose.focus()
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+        wait("the dose is 1.5", lambda: page.get_by_text("dose 1.5").count())
+        page.get_by_label("name", exact=True).fill("red")
+        page.keyboard.press("Enter")
+        link = page.get_by_role("link", name="red is on the strip")
+        link.wait_for(timeout=60_000)
+        check("traced")
+        page.get_by_role("button", name="Trace on the strip").click()
+        page.get_by_text("give the trace another name").wait_for()
+        assert open_run(tmp_path / "letters").readings("red")
+        page.get_by_label("name", exact=True).fill("red again")
+        page.get_by_role("button", name="Trace on the strip").click()
+        page.get_by_role("link", name="red again is on the strip").click()
+        panel = page.get_by_role("region", name="red again")
+        wait("its three lines", lambda: all(w in panel.inner_text() for w in ("line", "kernel", "direction")))
+        check("strip")
     assert found == []
     assert said == []
 

@@ -31,11 +31,13 @@ from strobe.app.guard import BODY
 from strobe.app.server import make_app
 from strobe.app.worker import Looker, TookTooLong
 from strobe.core.errors import StrobeError
+from strobe.core.reading import Reading
 from strobe.runs.control import send
 from strobe.runs.directory import StrobeWarning
+from strobe.runs.notes import Notes
 from strobe.runs.replay import replay
 from strobe.runs.run import open_run
-from toys import toy_again
+from toys import letters_again, toy_again
 
 TOKEN, HOST = "t" * 24, "127.0.0.1:9"
 GOOD = {"authorization": f"Bearer {TOKEN}", "x-strobe": "1"}
@@ -299,6 +301,9 @@ def test_news_are_only_what_is_new(tmp_path: Path) -> None:
         assert (series["loss"]["steps"], series["loss"]["values"], again) == ([2, 3], [2.0, 3.0], False)
         assert deltas.news(feed.run(row["id"]))[0] == {}
     assert [e["type"] for e in deltas.news(feed.run(row["id"]))[1]] == ["finished"]
+    with Notes(tmp_path / "r") as notes:  # a reading written while a page listens is no event, and the page reads anew
+        notes.reading("beside", Reading([1.0, 2.0], 0.1), step=2)
+    assert deltas.news(feed.run(row["id"]))[1:] == ([], True)
 
 
 def test_runs_are_listed_again_by_their_stats_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,6 +478,38 @@ def test_a_look_beyond_its_memory_is_said(runs: Path) -> None:
     looker.close()
 
 
+def test_a_concept_is_traced_in_a_process_of_its_own_and_joins_the_series(tmp_path: Path) -> None:
+    letters_again(out=str(tmp_path / "r"))
+    c = client(tmp_path, **GOOD)
+    (row,) = c.get("/api/runs").json()["runs"]
+    on = [f"{a} {b} is red" for a in ("the", "a", "this") for b in ("house", "car", "door", "wall", "ball", "hat")]
+    body = {
+        "step": 3,
+        "site": "blocks.1",
+        "positive": on,
+        "negative": [t.replace("red", "blue") for t in on],
+        "name": "red",
+    }
+
+    def done(asked: dict[str, Any]) -> dict[str, Any]:
+        job = c.post(f"/api/runs/{row['id']}/trace", json=asked).json()["job"]
+        until = time.monotonic() + 60
+        while (now := c.get(f"/api/jobs/{job}").json())["state"] == "running" and time.monotonic() < until:
+            time.sleep(0.1)
+        return dict(now)
+
+    first = done(body)
+    assert (first["state"], first["error"], first["run"]) == ("done", "", None)
+    assert first["step"] == len(c.get(f"/api/runs/{row['id']}").json()["stored"])
+    series = c.get(f"/api/runs/{row['id']}/series", params={"name": "red"}).json()["series"]
+    assert [series[f"red[{i}]"]["label"] for i in range(3)] == ["line", "kernel", "direction (cosine)"]
+    again = done(body)
+    assert again["state"] == "failed"
+    assert "another name" in again["error"]
+    assert c.post(f"/api/runs/{row['id']}/trace", json=body | {"positive": []}).status_code == 422
+    assert c.post(f"/api/runs/{row['id']}/trace", json=body | {"step": 99}).status_code >= 400
+
+
 def test_a_strangers_run_is_listed_and_read_but_its_code_is_not_run(tmp_path: Path) -> None:
     toy_again(out=str(tmp_path / "r"), steps=6)
     facts = json.loads((tmp_path / "r/run.json").read_text())
@@ -481,7 +518,11 @@ def test_a_strangers_run_is_listed_and_read_but_its_code_is_not_run(tmp_path: Pa
     page = c.get(f"/api/runs/{row['id']}").json()
     assert page["trusted"]
     (tmp_path / "r/mark").write_text("0" * 64)  # as from another machine
-    for path, body in (("look", {"view": "modules", "step": 6}), ("fork", {"step": 1, "edits": []})):
+    for path, body in (
+        ("look", {"view": "modules", "step": 6}),
+        ("fork", {"step": 1, "edits": []}),
+        ("trace", {"step": 1, "site": "0", "positive": ["a"], "negative": ["b"]}),
+    ):
         refused = c.post(f"/api/runs/{row['id']}/{path}", json=body)
         assert refused.status_code == 403
         assert "toys:toy_again" in refused.json()["error"]

@@ -58,6 +58,52 @@ def test_contrast_tells_its_directions_apart(net: nn.Sequential) -> None:
     assert torch.allclose(got.vectors.norm(dim=1), torch.ones(4), atol=1e-4)
 
 
+def climbed(net: nn.Sequential, begin: torch.Tensor, norm: float, steps: int, lr: float) -> tuple[float, torch.Tensor]:
+    """One vector from one place, written out: Adam on the sphere, the best of all steps."""
+    h, rest = net[0](X).detach(), nn.Sequential(*net[1:])
+    theta = (norm * begin).clone().requires_grad_()
+    adam = torch.optim.Adam([theta], lr=lr * norm / len(theta) ** 0.5)
+    best = (-1.0, theta.detach().clone())
+    for _ in range(steps + 1):
+        value = (rest(h + theta) - rest(h)).norm()
+        if float(value.detach()) > best[0]:
+            best = (float(value.detach()), theta.detach().clone())
+        (g,) = torch.autograd.grad(-value, theta)
+        theta.grad = g - theta.detach() * (g @ theta.detach()) / norm**2
+        adam.step()
+        with torch.no_grad():
+            theta.mul_(norm / theta.norm())
+    return best
+
+
+@pytest.mark.parametrize("positions", [1, 2**14])
+def test_starts_climb_together_as_they_do_one_by_one(net: nn.Sequential, positions: int) -> None:
+    got = unsupervised(
+        net, X, "0", "3", count=2, norm=3.0, orthogonal=False, starts=3, steps=25, seed=4, positions=positions
+    )
+    begin = torch.randn(6, 10, generator=torch.Generator().manual_seed(4))
+    alone = [climbed(net, b / b.norm(), 3.0, 25, 0.05) for b in begin]
+    best = sorted((max(alone[:3]), max(alone[3:])), key=lambda a: -a[0])
+    assert got.effect.tolist() == pytest.approx([a[0] for a in best], rel=1e-4)
+    assert torch.allclose(got.vectors, torch.stack([a[1] for a in best]), atol=1e-2)
+
+
+def test_more_starts_find_at_least_as_much(net: nn.Sequential) -> None:
+    few = unsupervised(net, X, "0", "3", count=1, norm=6.0, starts=1, steps=40)
+    many = unsupervised(net, X, "0", "3", count=1, norm=6.0, starts=8, steps=40)
+    assert float(many.effect[0]) >= float(few.effect[0]) - 1e-4
+
+
+def test_contrast_without_its_size_finds_small_effects_and_no_two_alike(net: nn.Sequential) -> None:
+    alone, sized, random = (
+        unsupervised(net, X, "0", "3", count=4, norm=1.0, seed=1, steps=80, **how)
+        for how in ({"method": "contrastive", "size": 0.0}, {"method": "contrastive"}, {"method": "random"})
+    )
+    assert float(sized.effect.mean()) > 1.1 * float(alone.effect.mean())
+    assert alone.overlap < random.overlap
+    assert sized.overlap == pytest.approx(float(sized.alike[~torch.eye(4, dtype=torch.bool)].mean()), abs=1e-5)
+
+
 def test_a_layer_without_forward_derivatives_and_the_model_left_as_it_was() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(12, 10), nn.GRU(10, 6, batch_first=True)).train()

@@ -47,8 +47,31 @@ def test_a_line_reads_another_moment_as_far_as_they_are_alike() -> None:
     assert cos[0, 2] < -0.9
 
 
+def test_a_direction_is_compared_with_that_of_another_moment() -> None:
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, generator=gen)
+    y = (x[:, 0] > 0).int()
+    angle = torch.tensor(1.0)
+    turn = torch.eye(4)
+    turn[:2, :2] = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    first = readability(snap(x, y), site="0").how["direction"]
+    for weight, want in ((None, 1.0), (turn, float(angle.cos())), (-torch.eye(4), -1.0)):
+        got = readability(snap(x, y, weight), site="0", reference=first)
+        assert got.how["labels"] == ["line", "kernel", "direction (cosine)"]
+        assert got.value[2] == pytest.approx(want, abs=0.1 if weight is turn else 1e-5)
+        assert 0 < got.err[2] < 0.1
+    fewer = [
+        readability(snap(x[i::5], y[i::5]), site="0", reference=[1.0, 0, 0, 0]) for i in range(5)
+    ]  # independent draws: their spread is what the error says
+    spread = np.std([r.value[2] for r in fewer], ddof=1)
+    assert 0.3 < np.mean([r.err[2] for r in fewer]) / spread < 3
+
+
 def test_bad_input() -> None:
     x = torch.randn(40, 3)
+    for bad in ([1.0, 0.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(BadOption, match="reference is a direction of 3"):
+            readability(snap(x, (torch.arange(40) % 2)), site="0", reference=bad)
     with pytest.raises(BadOption, match="or neither"):
         readability(snap(x, x[:, 0]), site="0", labels=[0, 1])
     with pytest.raises(BadOption, match="of two kinds"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from strobe.core.errors import BadOption
-from strobe.systems.relations import relations
+from strobe.systems.relations import asked, recall, relations
 
 
 def test_sentences_are_the_facts_and_batches_are_pure() -> None:
@@ -22,6 +22,28 @@ def test_sentences_are_the_facts_and_batches_are_pure() -> None:
             assert len(f["answers"][r][f[key] == n].unique()) == 1
     assert any(len(f["answers"][2][f["first"] == n].unique()) > 1 for n in f["first"].unique())
     assert torch.isfinite(world.loss(world.build(0), x))
+
+
+def test_what_is_asked_is_what_is_told_and_a_trained_network_recalls_it() -> None:
+    world = relations(
+        names=5, pairs=12, attributes=4, context=5, d_model=32, heads=2, layers=2, batch=32, steps=150, lr=5e-3
+    )
+    f, who = world.facts, torch.tensor([3, 0])
+    x = asked(world, who, 2, 5)
+    assert x.equal(asked(world, who, 2, 5))
+    assert x[:, f["subject"] - 1 :].tolist() == [
+        [int(f["first"][i]), int(f["last"][i]), int(f["relation"][2])] for i in who
+    ]
+    assert bool(torch.isin(x[:, : f["subject"] - 1], f["fillers"]).all())
+    model = world.build(0)
+    assert max(recall(world, model)) < 0.6
+    optimizer = world.optimizer(model, world.lr)
+    for step in range(150):
+        optimizer.param_groups[0]["lr"] = world.lr * world.schedule(step)
+        optimizer.zero_grad()
+        world.loss(model, world.batch(0, step)).backward()
+        optimizer.step()
+    assert recall(world, model) == [1.0, 1.0, 1.0]
 
 
 def test_more_pairs_than_there_are() -> None:

@@ -1,4 +1,4 @@
-/** Forks on their way: a worker process trains the branch; we ask how far it is. */
+/** Forks and traces on their way: a worker process trains or measures; we ask how far it is. */
 import { get, post } from './api'
 import { notice } from './notice.svelte'
 import type { Job } from './types'
@@ -21,6 +21,22 @@ class Jobs {
     } catch (e) {
       notice.fail(e)
       return false
+    }
+  }
+
+  /** A concept put on the strip of a run; `told` hears how far it is. */
+  async trace(run: string, body: { step: number; site: string; positive: string[]; negative: string[]; name: string }, told: (now: Job) => void): Promise<void> {
+    let now: Job = { job: '', state: 'running', step: null, run: null, error: '' }
+    told(now)
+    try {
+      const { job } = await post<{ job: string }>(`/runs/${run}/trace`, body)
+      while (now.state === 'running') {
+        await new Promise((r) => setTimeout(r, 500))
+        now = await get<Job>(`/jobs/${job}`)
+        told(now)
+      }
+    } catch (e) {
+      told({ ...now, state: 'failed', error: e instanceof Error ? e.message : String(e) })
     }
   }
 
