@@ -258,6 +258,11 @@ def test_a_concept_is_found_steered_by_and_traced_on_the_strip(browser: Any, tmp
         for _ in range(5):
             page.keyboard.press("ArrowRight")
         wait("the dose is 1.5", lambda: page.get_by_text("dose 1.5").count())
+        page.get_by_role("button", name="Measure the branches").click()
+        page.get_by_label("trait against loss, 0 branches and 9 doses").wait_for(timeout=60_000)
+        assert page.get_by_role("row").filter(has_text="letters, as it is").count() == 1
+        assert page.get_by_text("○ yes").count() >= 1
+        check("front")
         page.get_by_label("name", exact=True).fill("red")
         page.keyboard.press("Enter")
         link = page.get_by_role("link", name="red is on the strip")
