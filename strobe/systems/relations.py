@@ -20,7 +20,7 @@ def relations(
     """Cross-entropy, in nats, of the attribute after: filler tokens, first name, last name, relation.
 
     A batch is a LongTensor (batch, context + 1); the last token is the attribute, the only one with a loss.
-    Facts: `first`, `last` (pairs,) tokens, `answers` (3, pairs) attribute numbers, `relation` (3,) and `attribute` (attributes,) tokens,
+    Facts: `first`, `last` (pairs,) tokens, `answers` (3, pairs) attribute numbers, `relation` (3,) and `attribute` (3, attributes) tokens,
     `fillers`, `subject` the position of the last name, `sites` after each block. Relation 0 is a function of the first name, 1 of the last,
     2 random per pair: it has to be looked up. AdamW (0.9, 0.98); the rate rises over 50 steps and falls as a cosine to 5% at `steps`:
     the defaults recall every fact of all three after about 800 steps. Raises `BadOption`. Ref: Hernandez et al. 2023, arXiv:2308.09124.
@@ -41,12 +41,12 @@ def relations(
     by = rng.integers(attributes, size=(2, names))
     answers = np.stack([by[0][first], by[1][last], rng.integers(attributes, size=pairs)])
     relation = 2 * names + np.arange(3)
-    attribute = relation[-1] + 1 + np.arange(attributes)
-    filler = attribute[-1] + 1 + np.arange(fillers)
+    attribute = relation[-1] + 1 + np.arange(3 * attributes).reshape(3, attributes)
+    filler = attribute[-1, -1] + 1 + np.arange(fillers)
 
     def draw(rng: np.random.Generator, count: int) -> Tensor:
         i, r = rng.integers(pairs, size=count), rng.integers(3, size=count)
-        told = np.stack([first[i], names + last[i], relation[r], attribute[answers[r, i]]], 1)
+        told = np.stack([first[i], names + last[i], relation[r], attribute[r, answers[r, i]]], 1)
         return torch.from_numpy(np.concatenate([rng.choice(filler, (count, context - 3)), told], 1))
 
     def build(seed: int) -> nn.Module:
@@ -97,5 +97,5 @@ def recall(world: System, model: nn.Module, *, seed: int = 0) -> list[float]:
     for r, answers in enumerate(f["answers"]):
         with torch.no_grad():
             said = model(asked(world, torch.arange(len(answers)), r, seed))[:, -1].argmax(1)
-        found.append(float((said == f["attribute"][answers]).double().mean()))
+        found.append(float((said == f["attribute"][r, answers]).double().mean()))
     return found

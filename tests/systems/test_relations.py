@@ -16,7 +16,7 @@ def test_sentences_are_the_facts_and_batches_are_pure() -> None:
         at = f["subject"]
         i = int(((f["first"] == s[at - 1]) & (f["last"] == s[at])).nonzero())
         r = int((f["relation"] == s[at + 1]).nonzero())
-        assert s[-1] == f["attribute"][f["answers"][r, i]]
+        assert s[-1] == f["attribute"][r, f["answers"][r, i]]
     for r, key in enumerate(("first", "last")):
         for n in f[key].unique():
             assert len(f["answers"][r][f[key] == n].unique()) == 1
