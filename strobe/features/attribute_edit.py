@@ -43,22 +43,26 @@ class AttributeEdits:
 
 
 def attribute_edits(
-    asked: Questions, site: str, words: Tensor, *, encodings: Tensor | None = None, penalty: float = 0.01, steps: int = 250,
-    lr: float = 0.1, batch: int = 48, seed: int = 0, progress: Callable[[float], None] | None = None,
+    asked: Questions, site: str, words: Tensor, *, encodings: Tensor | None = None, own: Tensor | None = None, penalty: float = 0.01,
+    steps: int = 250, lr: float = 0.1, batch: int = 48, seed: int = 0, progress: Callable[[float], None] | None = None,
 ) -> AttributeEdits:  # fmt: skip
     """Learn all e_a at once: the least mean of −ln p(word_a | s_i + e_a) + penalty ‖e_a‖² / mean ‖s‖², over subjects i and attributes a.
 
     Args: asked, questions of one relation, whose subjects need not have the attributes; words (k,), the token the model is to answer for
     each; encodings (k, p), what stands for each attribute: then e_a = W a + b is learned, which speaks of other attributes as well.
+    own (n,): the one attribute that each question may be given (default any): with the questions about one subject given one, a vector is
+    learned for each subject, as the value to write into a weight for it (`edits.rewrite`).
     Each step asks `batch` questions, each with an attribute drawn at random, in one pass; Adam, at lr times the root mean square of a
     feature of s, falling to 0. The model runs in eval mode; its weights and their gradients stay as they are, bit for bit.
     Regime: the word is one token. What it does to other relations of the subject is not part of the loss: measure it.
     Raises `BadOption`, also where the subject does not reach the answer; `SiteNotFound`; `Diverged` for a loss that is not finite.
-    Ref: Hernandez, Li and Andreas 2023 (arXiv:2304.00740), REMEDI, eqs. 2 and 3, without its term for the prior.
+    Ref: Hernandez, Li and Andreas 2023 (arXiv:2304.00740), REMEDI, section 3, without its term for the prior.
     """
     k = len(words)
     if words.ndim != 1 or words.is_floating_point() or not k or (encodings is not None and len(encodings) != k):
         raise BadOption(f"words are numbers of tokens (k,), encodings (k, p) or none, got words {tuple(words.shape)}")
+    if own is not None and (own.shape != (len(asked),) or bool((own < 0).any()) or int(own.max()) >= k):
+        raise BadOption(f"own gives each of {len(asked)} questions one of {k} attributes, got {tuple(own.shape)}")
     if steps < 1 or batch < 1 or not lr > 0 or not penalty >= 0:
         raise BadOption(f"steps and batch are at least 1, lr > 0, penalty >= 0; got {steps}, {batch}, {lr}, {penalty}")
     gen = torch.Generator().manual_seed(seed)
@@ -78,8 +82,9 @@ def attribute_edits(
         adam = torch.optim.Adam(learned, lr=lr * float(unit))
         for step in range(steps):
             adam.param_groups[0]["lr"] = lr * float(unit) * (1 - step / steps)
-            which = torch.randint(k, (min(batch, len(asked) * k),), generator=gen)
-            part = asked.part(torch.randint(len(asked), which.shape, generator=gen))
+            index = torch.randint(len(asked), (batch,), generator=gen)
+            which = torch.randint(k, (batch,), generator=gen) if own is None else own[index]
+            part = asked.part(index)
             e = _vectors(code, learned)
             logits, _ = part.run({site: (part.subject, e[which.to(e.device)].add)})
             if step == 0 and int(words.max()) >= logits.shape[1]:

@@ -78,7 +78,7 @@ def linear_relation(
     `chunk` of them as one; no example's own Jacobian is kept. beta is 1: `fit_beta` chooses it on other questions.
     Regime: a map of first order. What the model reads elsewhere than at the subject it does not see, whatever a probe finds there.
     Raises `BadOption`, also where the subject does not reach the object; `SiteNotFound`; `Diverged` where a derivative is not finite.
-    Ref: Hernandez et al. 2023 (arXiv:2308.09124), eqs. 3 and 4.
+    Ref: Hernandez et al. 2023 (arXiv:2308.09124), section 3.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
     >>> found = linear_relation(Questions(net, torch.randn(9, 3)), "0", "1")

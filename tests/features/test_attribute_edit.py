@@ -71,6 +71,18 @@ def test_all_attributes_at_once_on_subjects_it_has_not_seen_and_no_weight_moves(
     assert float(heavy.vectors.norm()) < 0.1 * float(got.vectors.norm())
 
 
+def test_each_question_may_have_a_vector_of_its_own() -> None:
+    net, x = planted()
+    asked = Questions(net, x[:4].repeat(5, 1), subject=1)
+    own, words = torch.arange(4).repeat(5), torch.tensor([5, 0, 3, 3])
+    got = attribute_edits(asked, "embed", words, own=own, penalty=1e-3, steps=80)
+    assert torch.equal(asked.answered({"embed": (1, got.vectors[own].add)}).argmax(1), words[own])
+    assert not torch.allclose(got.vectors[2], got.vectors[3], atol=0.1)  # two subjects, one word
+    for bad in (own[:3], own + 1):
+        with pytest.raises(BadOption, match="own gives each"):
+            attribute_edits(asked, "embed", words, own=bad)
+
+
 def test_an_affine_map_of_encodings_speaks_of_an_attribute_it_was_not_taught() -> None:
     """Six words around a circle, taught five: what the map makes of the place of the sixth is the way to the sixth."""
     torch.manual_seed(0)
