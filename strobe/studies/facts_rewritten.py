@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from strobe.core.site import Site
 from strobe.core.tap import patch
 from strobe.edits.rewrite import add_outer, key_covariance, rank_one, rewriting, spread
 from strobe.features.attribute_edit import attribute_edits
@@ -115,4 +116,4 @@ def written(desk: Desk, changes: list[Change]) -> Iterator[None]:
 
 
 def _weight(desk: Desk, layer: str) -> Tensor:
-    return desk.model.get_submodule(layer).weight.detach().double()
+    return Site.parse(f"{layer}:param.weight").parameter(desk.model).detach().double()
