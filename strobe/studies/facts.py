@@ -102,13 +102,11 @@ def facts(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress 
         setup=lambda rec: early.update({k: rec.seal(p) for k, p in said.items()}),
     ) as docket:  # fmt: skip
         docket.sealed.update(early)
-        paths = [docket.path]
-        paths += [train(world, out / f"network {i}", steps=size.steps, seed=seed + i) for i in range(1, size.networks)]
-        got: list[Parts] = []
-        writes: list[dict[str, Any]] = []
-        recalled = []
-        for i, path in enumerate(paths):
-            model = open_run(path).at(size.steps).model.eval()
+        paths, got, writes, recalled = [docket.path], list[Parts](), list[dict[str, Any]](), list[list[float]]()
+        for i in range(size.networks):
+            if i:
+                paths.append(train(world, out / f"network {i}", steps=size.steps, seed=seed + i))
+            model = open_run(paths[i]).at(size.steps).model.eval()
             recalled.append(recall(world, model))
             desk = Desk.of(world, model, FOLDS, seed + i)
             got.append(_measured(desk, size))

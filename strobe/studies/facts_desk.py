@@ -88,8 +88,8 @@ def _probed(Z: Tensor, y: Tensor, train: Tensor, hold: Tensor) -> np.ndarray:
 def related(desk: Desk, source: str, target: str, relation: int, *, examples: int, rank: int) -> dict[str, Hits]:
     """LRE, LRC and the causal swap of one relation, on held-out subjects.
 
-    W and b from `examples` subjects, beta from the others that are not held out, mean objects from both; the swap asks for the attribute
-    three further on.
+    W and b from `examples` subjects, beta from twice as many others, mean objects from all that are not held out; the swap asks for the
+    attribute three further on.
     """
     y, words = desk.answers(relation), desk.words(relation)
     found: dict[str, Hits] = {"LRE": [], "LRC": [], "swap": []}
@@ -97,7 +97,7 @@ def related(desk: Desk, source: str, target: str, relation: int, *, examples: in
     objects = asked_all.read(target, asked_all.answer)
     for train, hold in desk.splits():
         order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(desk.seed))]
-        first, rest, q = order[:examples], order[examples:], asked_all.part(hold)
+        first, rest, q = order[:examples], order[examples : 3 * examples], asked_all.part(hold)
         map_ = linear_relation(asked_all.part(first), source, target)
         map_, _ = fit_beta(map_, asked_all.part(rest), words[y[rest]], among=words)
         means = torch.stack([_mean(objects, train[y[train] == a]) for a in range(len(words))])
@@ -112,7 +112,8 @@ def related(desk: Desk, source: str, target: str, relation: int, *, examples: in
 def edited(desk: Desk, site: str, *, steps: int, prefixes: int = 4) -> dict[str, Hits]:
     """Learned attribute vectors of the looked-up relation, beside moving by class means, once and twice, and random vectors as long.
 
-    Of each held-out subject: the share of all attributes that the model gives when told to; "kept": of the answers to the other relations.
+    Of each held-out subject: the share of all attributes that the model gives when pushed to each; "kept": of its answers to the other
+    relations, pushed to the attribute three further on.
     """
     r, words, y = LOOKED_UP, desk.words(LOOKED_UP), desk.answers(LOOKED_UP)
     k = len(words)
@@ -125,18 +126,18 @@ def edited(desk: Desk, site: str, *, steps: int, prefixes: int = 4) -> dict[str,
         gen = torch.Generator().manual_seed(1000 * desk.seed + f)
         noise = torch.randn(learned.shape, generator=gen)
         noise = noise * learned.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
-        who, wish = hold.repeat_interleave(k), torch.arange(k).repeat(len(hold))
-        move = means[wish] - means[y[who]]
-        arms = {"learned": learned[wish], "means x1": move, "means x2": 2 * move, "random": noise[wish]}
-        for name, e in arms.items():
-            for kept in (False, True):
-                got = np.zeros((len(hold), k))
-                for relation in [0, 1] if kept else [r]:
-                    q = desk.ask(who, relation, seed=2)
-                    said = q.answered({site: (q.subject, e.add)}).argmax(1)
-                    wanted = desk.words(relation)[desk.answers(relation)[who]] if kept else words[wish]
-                    got += _right(said, wanted).reshape(got.shape) / (2 if kept else 1)
-                found.setdefault(f"{name}, kept" if kept else name, []).append(got.mean(1))
+        wish = torch.arange(k).repeat(len(hold), 1)  # of every held-out subject, every attribute
+        push = {"learned": learned[wish], "random": noise[wish]}
+        for times in (1, 2):
+            push[f"means x{times}"] = times * (means[wish] - means[y[hold], None])
+        for name, e in push.items():
+            q = desk.ask(hold.repeat_interleave(k), r, seed=2)
+            said = q.answered({site: (q.subject, e.flatten(0, 1).add)}).argmax(1)
+            found.setdefault(name, []).append(_right(said, words[wish.flatten()]).reshape(-1, k).mean(1))
+            one = e[torch.arange(len(hold)), (y[hold] + 3) % k]  # one of them, beside the other relations
+            kept = [_right(q.answered({site: (q.subject, one.add)}).argmax(1), desk.words(o)[desk.answers(o)[hold]])
+                    for o in range(3) if o != r for q in [desk.ask(hold, o, seed=2)]]  # fmt: skip
+            found.setdefault(f"{name}, kept", []).append(np.mean(kept, 0))
         found.setdefault("length", []).append((learned.norm(dim=1) / s.norm(dim=1).mean()).double().numpy())
     return found
 

@@ -33,7 +33,7 @@ class Editor:
         self.own = torch.arange(len(self.who)).repeat_interleave(PREFIXES)
         self.told, self.fresh = (desk.ask(self.who[self.own], LOOKED_UP, seed=s) for s in (3, 4))
         self.all_ = [desk.ask(desk.everyone, r, seed=5) for r in range(3)]
-        self.before = [q.answered().argmax(1) for q in self.all_]
+        self.before = torch.stack([q.answered().argmax(1) for q in self.all_])
 
     def values(self, site: str) -> Tensor:
         """(edits, d): what, added at the site at the subject, makes the model say the new word."""
@@ -48,17 +48,19 @@ class Editor:
 
     def judged(self, which: Tensor, changes: list[Change]) -> dict[str, float]:
         """Efficacy on prefixes not learned on, and shares of answers that stay, after the changes for these subjects are written."""
-        names = self.desk.world.facts["last"]
+        names, who = self.desk.world.facts["last"], self.who[which]
         with written(self.desk, changes):
             said = self._fresh(which).answered().argmax(1)
-            after = [q.answered().argmax(1) for q in self.all_]
-        mine = torch.isin(self.desk.everyone, self.who[which])
-        same = torch.isin(names, names[self.who[which]]) & ~mine
-        kept = (after[LOOKED_UP] == self.before[LOOKED_UP]).double()
-        others = torch.stack([after[r] == self.before[r] for r in range(3) if r != LOOKED_UP])[:, mine].double()
+            kept = (self.all_[LOOKED_UP].answered().argmax(1) == self.before[LOOKED_UP]).double()
+            others = [
+                self.all_[r].part(who).answered().argmax(1) == self.before[r, who] for r in range(3) if r != LOOKED_UP
+            ]
+        mine = torch.isin(self.desk.everyone, who)
+        same = torch.isin(names, names[who]) & ~mine
         wanted = self.word[which].repeat_interleave(PREFIXES)
         return {SAID: float((said == wanted).double().mean()), KEPT: float(kept[~mine].mean()),
-                NAMESAKES: float(kept[same].mean()) if bool(same.any()) else float("nan"), OTHER: float(others.mean())}  # fmt: skip
+                NAMESAKES: float(kept[same].mean()) if bool(same.any()) else float("nan"),
+                OTHER: float(torch.stack(others).double().mean())}  # fmt: skip
 
     def _fresh(self, which: Tensor) -> Questions:
         return self.fresh.part(torch.cat([torch.nonzero(self.own == i)[:, 0] for i in which]))
