@@ -21,7 +21,6 @@ from strobe.studies.steering_desk import over
 from strobe.systems.relations import recall, relations
 
 QUESTION = "Where are facts about names kept, is a relation an affine map, and what makes the network say another fact, at what price?"
-FOLDS = 5
 RANK = 16
 BLOCKS = (0, 1, 2)  # where subjects are edited and weights written
 TIE = 1e-6  # as good is not better
@@ -36,12 +35,13 @@ class Size:
     examples: int  # subjects that a Jacobian is taken of
     learned: int  # steps of learned vectors
     edits: int
+    folds: int = 5  # of subjects
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
 TINY = {"names": 6, "pairs": 30, "attributes": 3, "context": 5, "d_model": 16, "heads": 2, "layers": 4, "batch": 8}
 SCALES = {
-    "tiny": Size(1, 12, 6, 3, 2, TINY),
+    "tiny": Size(1, 12, 6, 3, 2, 2, TINY),
     "small": Size(1, 1000, 32, 100, 24),
     "full": Size(5, 1000, 32, 100, 24),
 }
@@ -108,7 +108,7 @@ def facts(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress 
                 paths.append(train(world, out / f"network {i}", steps=size.steps, seed=seed + i))
             model = open_run(paths[i]).at(size.steps).model.eval()
             recalled.append(recall(world, model))
-            desk = Desk.of(world, model, FOLDS, seed + i)
+            desk = Desk.of(world, model, size.folds, seed + i)
             got.append(_measured(desk, size))
             writes.append(_written(Editor(desk, size.edits, size.learned)))
             if progress:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strobe.core.report import Report
 from strobe.core.system import System
-from strobe.studies.facts import FOLDS, _edits, facts
+from strobe.studies.facts import _edits, facts
 from strobe.studies.facts_desk import Desk, edited, readable, related
 from strobe.studies.facts_rewritten import KEPT, NAMESAKES, OTHER, SAID, Editor, many_blocks, one_weight
 from strobe.systems.relations import recall, relations
@@ -60,8 +60,8 @@ class Knows(nn.Module):
 
 @pytest.fixture(scope="module")
 def desk() -> Desk:
-    world = relations(names=8, pairs=60, attributes=3, context=5)
-    return Desk.of(world, Knows(world).eval(), FOLDS, 0)
+    world = relations(names=8, pairs=60, attributes=3, context=5, d_model=16, heads=2)
+    return Desk.of(world, Knows(world).eval(), 5, 0)
 
 
 def test_a_network_that_knows_is_read_from_the_block_that_writes_and_its_relation_is_affine(desk: Desk) -> None:
@@ -80,7 +80,7 @@ def test_a_network_that_knows_is_read_from_the_block_that_writes_and_its_relatio
 
 
 def test_learned_vectors_and_twice_the_means_change_it_and_random_ones_do_not(desk: Desk) -> None:
-    got = {k: float(np.concatenate(v).mean()) for k, v in edited(desk, "blocks.1", steps=80).items()}
+    got = {k: float(np.concatenate(v).mean()) for k, v in edited(desk, "blocks.1", steps=60).items()}
     assert got["learned"] > 0.95
     assert got["means x2"] > 0.95
     assert got["random"] < 0.7
