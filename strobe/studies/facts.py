@@ -39,11 +39,22 @@ class Size:
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
-TINY = {"names": 6, "pairs": 30, "attributes": 3, "context": 5, "d_model": 16, "heads": 2, "layers": 4, "batch": 8}
+TINY = {
+    "names": 6,
+    "pairs": 30,
+    "attributes": 3,
+    "context": 5,
+    "d_model": 16,
+    "heads": 2,
+    "layers": 4,
+    "batch": 8,
+    "vary": True,
+}
+WORLD = {"context": 6, "vary": True}
 SCALES = {
     "tiny": Size(1, 12, 6, 3, 2, 2, TINY),
-    "small": Size(1, 1000, 32, 100, 24),
-    "full": Size(5, 1000, 32, 100, 24),
+    "small": Size(1, 1000, 32, 100, 24, 5, WORLD),
+    "full": Size(5, 1000, 32, 100, 24, 5, WORLD),
 }
 
 

@@ -46,6 +46,16 @@ def test_what_is_asked_is_what_is_told_and_a_trained_network_recalls_it() -> Non
     assert recall(world, model) == [1.0, 1.0, 1.0]
 
 
+def test_filler_of_many_lengths_leaves_the_same_sentences() -> None:
+    plain, varied = relations(names=6, pairs=20), relations(names=6, pairs=20, vary=True)
+    seen = set()
+    for step in range(40):
+        x, y = plain.batch(1, step), varied.batch(1, step)
+        assert y.equal(x[:, -y.shape[1] :])
+        seen.add(y.shape[1] - 4)
+    assert seen == {1, 2, 3, 4, 5}
+
+
 def test_more_pairs_than_there_are() -> None:
     with pytest.raises(BadOption, match="pairs"):
         relations(names=3, pairs=10)
