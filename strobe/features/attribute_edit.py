@@ -56,7 +56,7 @@ def attribute_edits(
     feature of s, falling to 0. The model runs in eval mode; its weights and their gradients stay as they are, bit for bit.
     Regime: the word is one token. What it does to other relations of the subject is not part of the loss: measure it.
     Raises `BadOption`, also where the subject does not reach the answer; `SiteNotFound`; `Diverged` for a loss that is not finite.
-    Ref: Hernandez, Li and Andreas 2023 (arXiv:2304.00740), REMEDI, section 3, without its term for the prior.
+    Ref: Hernandez, Li and Andreas 2023 (arXiv:2304.00740), REMEDI, without its term for the prior.
     """
     k = len(words)
     if words.ndim != 1 or words.is_floating_point() or not k or (encodings is not None and len(encodings) != k):
