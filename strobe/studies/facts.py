@@ -50,11 +50,10 @@ TINY = {
     "batch": 8,
     "vary": True,
 }
-WORLD = {"context": 6, "vary": True}
 SCALES = {
     "tiny": Size(1, 12, 6, 3, 2, 2, TINY),
-    "small": Size(1, 1000, 32, 100, 24, 5, WORLD),
-    "full": Size(5, 1000, 32, 100, 24, 5, WORLD),
+    "small": Size(1, 1000, 32, 100, 24),
+    "full": Size(5, 1000, 32, 100, 24),
 }
 
 
@@ -94,18 +93,21 @@ def _claims(chance: float) -> dict[str, Prediction]:
     question="Where are facts kept, is a relation an affine map, and what makes a network say another fact?",
     ref="arXiv:2308.09124",
 )
-def facts(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress | None = None) -> Report:
+def facts(
+    out: Path, *, scale: str = "small", seed: int = 0, vary: bool = True, progress: Progress | None = None
+) -> Report:  # fmt: skip
     """Networks trained on `relations`: two relations that one name tells, and one that only the pair tells, which has to be looked up.
 
     C7: linear relational embeddings and concepts from the last name after block 1 to the last block at the answer, and the swap of a
     subject through their inverse. C8: attribute vectors learned from the network's own probabilities. C9: ridge probes along the
     residual stream. C15: rank-one writes of one down-projection, with the covariance of the network's own keys and without, and writes
-    spread over blocks. All predictions are sealed before any training. Chance is 1 / attributes.
+    spread over blocks. All predictions are sealed before any training. Chance is 1 / attributes. `vary`: 1 to 3 tokens of filler before the
+    names (the default), else always 5: names that never move are looked up later, and much of this comes out otherwise.
     Err: over 5 folds of subjects ("small": one network) or 5 networks ("full"), at least that of a share of so many; writes: over edits.
-    Cost: about 5 CPU minutes at "small", of which 2 are training, and 5 times that at "full". Raises `BadOption`.
+    Cost: about 3 CPU minutes at "small", of which 1.3 are training, and 5 times that at "full". Raises `BadOption`.
     """
     size = sized(scale, SCALES)
-    world = relations(**({"steps": size.steps} | size.knobs))
+    world = relations(**({"steps": size.steps, "vary": vary} | ({"context": 6} if vary else {}) | size.knobs))
     early: dict[str, Prediction] = {}
     said = _claims(1 / world.facts["attribute"].shape[1])
     with Docket(
@@ -124,9 +126,13 @@ def facts(out: Path, *, scale: str = "small", seed: int = 0, progress: Progress 
             writes.append(_written(Editor(desk, size.edits, size.learned)))
             if progress:
                 progress("networks", i + 1, size.networks)
-        tables = {
+        tables: dict[str, list[dict[str, Any]]] = {
             "recall": [{"network": i, **{f"relation {r}": v for r, v in enumerate(x)}} for i, x in enumerate(recalled)]
         }
+        often = [float(a.bincount().max() / len(a)) for a in world.facts["answers"]]
+        tables["recall"].append(
+            {"network": "most frequent answer", **{f"relation {r}": v for r, v in enumerate(often)}}
+        )
         tables |= _judged(docket, got) | _judged_writes(docket, writes)
         report = docket.report(tables, [
             "Hernandez et al. 2023, arXiv:2308.09124", "Chanin et al. 2023, arXiv:2311.08968", "Hernandez et al. 2023, arXiv:2304.00740",
