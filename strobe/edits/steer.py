@@ -16,13 +16,15 @@ Edit = Callable[[Tensor], Tensor]
 
 @cards.edit(at="site", ref="arXiv:2308.10248")
 def steer(
-    *, direction: list[float], by: float, first: int = 0, gate: list[float] | None = None, above: float = 0.0, only: str | None = None
+    *, direction: list[float], by: float, first: int = 0, tokens: int | None = None, gate: list[float] | None = None, above: float = 0.0,
+    only: str | None = None,
 ) -> Edit:  # fmt: skip
-    """Add to what a site carries: x ← x + by · u, u = direction / ‖direction‖, at tokens `first` and later where the gate is open.
+    """Add to what a site carries: x ← x + by · u, u = direction / ‖direction‖, at `tokens` tokens from `first` on where the gate is open.
 
     Args: by, in the units of the activations (`Concept.gap` is the distance of the two groups, `Concept.norm` the mean length: a dose is
-    a share of one of them); first, the first token that is moved, negative from the last; gate, a direction g, open at the tokens where
-    x · g / ‖g‖ > above; only="train" moves it while the model trains and not when it is measured (preventative steering).
+    a share of one of them); first, the first token that is moved, negative from the last; tokens, how many (default all later ones);
+    gate, a direction g, open at the tokens where x · g / ‖g‖ > above; only="train" moves it while the model trains and not when it is
+    measured (preventative steering).
     by = 0 changes no bit. Raises `BadOption`; `StateMismatch` at a site of another size.
     Ref: Turner et al. 2023 (arXiv:2308.10248); the gate: Lee et al. 2024 (arXiv:2409.05907); while training: Chen et al. 2025
     (arXiv:2507.21509).
@@ -37,6 +39,8 @@ def steer(
     level = finite("above", above)
     if isinstance(first, bool) or not isinstance(first, int):
         raise BadOption(f"first is the number of a token, got {first!r}")
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+        raise BadOption(f"tokens says how many are moved, at least 1, got {tokens!r}")
 
     def move(x: Tensor) -> Tensor:
         fitting(unit, x)
@@ -45,13 +49,15 @@ def steer(
         step = (far * unit).to(x)
         if shut is not None:
             step = step * (x @ shut.to(x) > level)[..., None].to(x)
-        if first == 0:
+        if first == 0 and tokens is None:
             return x + step
         if x.ndim < 3:
             raise BadOption(
-                f"first={first} needs tokens (batch, tokens, features); the tensor here has shape {tuple(x.shape)}"
+                f"first={first}, tokens={tokens} needs tokens (batch, tokens, features); the tensor here has shape {tuple(x.shape)}"
             )
-        at = torch.arange(x.shape[-2], device=x.device) >= (first if first > 0 else x.shape[-2] + first)
+        start = first if first >= 0 else x.shape[-2] + first
+        at = torch.arange(x.shape[-2], device=x.device)
+        at = (at >= start) & (at < (x.shape[-2] if tokens is None else start + tokens))
         return x + step * at[:, None].to(x)
 
     return _when(move, only)

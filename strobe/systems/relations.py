@@ -15,12 +15,13 @@ from strobe.systems.decoder import Decoder, cosine
 def relations(
     *, names: int = 40, pairs: int = 320, attributes: int = 8, fillers: int = 16, context: int = 8, d_model: int = 96,
     heads: int = 4, layers: int = 4, batch: int = 128, lr: float = 2e-3, weight_decay: float = 0.01,
-    steps: int = 1000, seed_facts: int = 0, probe_size: int = 512,
+    steps: int = 1000, vary: bool = False, seed_facts: int = 0, probe_size: int = 512,
 ) -> System:  # fmt: skip
     """Cross-entropy, in nats, of the attribute after: filler tokens, first name, last name, relation.
 
-    A batch is a LongTensor (batch, context + 1); the last token is the attribute, the only one with a loss.
-    Facts: `first`, `last` (pairs,) tokens, `answers` (3, pairs) attribute numbers, `relation` (3,) and `attribute` (attributes,) tokens,
+    A batch is a LongTensor (batch, context + 1); the last token is the attribute, the only one with a loss. With `vary` each batch has 1 to
+    context − 3 filler tokens, a number of its own, and is that much shorter: names are then known by what they are, not by where.
+    Facts: `first`, `last` (pairs,) tokens, `answers` (3, pairs) attribute numbers, `relation` (3,) and `attribute` (3, attributes) tokens,
     `fillers`, `subject` the position of the last name, `sites` after each block. Relation 0 is a function of the first name, 1 of the last,
     2 random per pair: it has to be looked up. AdamW (0.9, 0.98); the rate rises over 50 steps and falls as a cosine to 5% at `steps`:
     the defaults recall every fact of all three after about 800 steps. Raises `BadOption`. Ref: Hernandez et al. 2023, arXiv:2308.09124.
@@ -41,13 +42,18 @@ def relations(
     by = rng.integers(attributes, size=(2, names))
     answers = np.stack([by[0][first], by[1][last], rng.integers(attributes, size=pairs)])
     relation = 2 * names + np.arange(3)
-    attribute = relation[-1] + 1 + np.arange(attributes)
-    filler = attribute[-1] + 1 + np.arange(fillers)
+    attribute = relation[-1] + 1 + np.arange(3 * attributes).reshape(3, attributes)
+    filler = attribute[-1, -1] + 1 + np.arange(fillers)
 
     def draw(rng: np.random.Generator, count: int) -> Tensor:
         i, r = rng.integers(pairs, size=count), rng.integers(3, size=count)
-        told = np.stack([first[i], names + last[i], relation[r], attribute[answers[r, i]]], 1)
+        told = np.stack([first[i], names + last[i], relation[r], attribute[r, answers[r, i]]], 1)
         return torch.from_numpy(np.concatenate([rng.choice(filler, (count, context - 3)), told], 1))
+
+    def batch_at(seed: int, step: int) -> Tensor:
+        rng = np.random.default_rng((seed, step))
+        x = draw(rng, batch)
+        return x[:, int(rng.integers(context - 3)) :] if vary else x
 
     def build(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -59,11 +65,11 @@ def relations(
         path="strobe.systems.relations:relations",
         knobs={
             "names": names, "pairs": pairs, "attributes": attributes, "fillers": fillers, "context": context, "d_model": d_model,
-            "heads": heads, "layers": layers, "batch": batch, "lr": lr, "weight_decay": weight_decay, "steps": steps,
+            "heads": heads, "layers": layers, "batch": batch, "lr": lr, "weight_decay": weight_decay, "steps": steps, "vary": vary,
             "seed_facts": seed_facts, "probe_size": probe_size,
         },
         build=build,
-        batch=lambda seed, step: draw(np.random.default_rng((seed, step)), batch),
+        batch=batch_at,
         loss=lambda model, x: nats(model(x[:, :-1])[:, -1], x[:, -1]),
         probe=lambda seed: draw(np.random.default_rng((seed, 2**31)), probe_size),
         optimizer=lambda model, rate: torch.optim.AdamW(
@@ -97,5 +103,5 @@ def recall(world: System, model: nn.Module, *, seed: int = 0) -> list[float]:
     for r, answers in enumerate(f["answers"]):
         with torch.no_grad():
             said = model(asked(world, torch.arange(len(answers)), r, seed))[:, -1].argmax(1)
-        found.append(float((said == f["attribute"][answers]).double().mean()))
+        found.append(float((said == f["attribute"][r, answers]).double().mean()))
     return found

@@ -30,6 +30,13 @@ def test_only_at_some_tokens_and_where_the_gate_is_open() -> None:
     for first, moved in ((2, [2, 3, 4, 5, 6]), (-1, [6])):
         y = steer(direction=[1.0, 0.0, 0.0], by=1.0, first=first)(x)
         assert sorted(set((y != x).nonzero()[:, 1].tolist())) == moved
+    for first, tokens, moved in ((0, 1, [0]), (-3, 2, [4, 5]), (5, 9, [5, 6])):
+        y = steer(direction=[1.0, 0.0, 0.0], by=1.0, first=first, tokens=tokens)(x)
+        assert sorted(set((y != x).nonzero()[:, 1].tolist())) == moved
+    with pytest.raises(BadOption, match="how many are moved"):
+        steer(direction=[1.0], by=1.0, tokens=0)
+    with pytest.raises(BadOption, match="needs tokens"):
+        steer(direction=[1.0, 0.0, 0.0], by=1.0, tokens=1)(x[0])
     y = steer(direction=[1.0, 0.0, 0.0], by=1.0, gate=[0.0, 1.0, 0.0], above=0.5)(x)
     assert torch.equal((y != x).any(-1), x[..., 1] > 0.5)
 

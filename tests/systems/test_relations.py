@@ -16,7 +16,7 @@ def test_sentences_are_the_facts_and_batches_are_pure() -> None:
         at = f["subject"]
         i = int(((f["first"] == s[at - 1]) & (f["last"] == s[at])).nonzero())
         r = int((f["relation"] == s[at + 1]).nonzero())
-        assert s[-1] == f["attribute"][f["answers"][r, i]]
+        assert s[-1] == f["attribute"][r, f["answers"][r, i]]
     for r, key in enumerate(("first", "last")):
         for n in f[key].unique():
             assert len(f["answers"][r][f[key] == n].unique()) == 1
@@ -44,6 +44,16 @@ def test_what_is_asked_is_what_is_told_and_a_trained_network_recalls_it() -> Non
         world.loss(model, world.batch(0, step)).backward()
         optimizer.step()
     assert recall(world, model) == [1.0, 1.0, 1.0]
+
+
+def test_filler_of_many_lengths_leaves_the_same_sentences() -> None:
+    plain, varied = relations(names=6, pairs=20), relations(names=6, pairs=20, vary=True)
+    seen = set()
+    for step in range(40):
+        x, y = plain.batch(1, step), varied.batch(1, step)
+        assert y.equal(x[:, -y.shape[1] :])
+        seen.add(y.shape[1] - 4)
+    assert seen == {1, 2, 3, 4, 5}
 
 
 def test_more_pairs_than_there_are() -> None:
