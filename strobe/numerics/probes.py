@@ -32,7 +32,7 @@ def ridge_path(Z: Tensor, y: Tensor, penalties: Sequence[float]) -> Tensor:
     Z = Z - Z.mean(0)
     y = y.to(Z) - y.to(Z).mean(1, keepdim=True)
     n, k = Z.shape
-    s = float(Z.square().sum() / n)
+    s = float(Z.square().sum() / n) or 1.0  # rows that are all the same: v = 0
     G = Z @ Z.T if n <= k else Z.T @ Z
     eye = torch.eye(len(G), dtype=G.dtype, device=G.device)
     roots = torch.linalg.cholesky(torch.stack([G + p * s * n * eye for p in penalties]))
