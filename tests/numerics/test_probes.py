@@ -86,7 +86,7 @@ def _mixed(W: np.ndarray, delta: float) -> np.ndarray:
 
 def test_rows_that_are_all_the_same_give_no_direction() -> None:
     for k in (3, 40):
-        assert not ridge_path(torch.ones(20, k), groups(20, 2)[1][None], [1e-3, 1.0]).any()
+        assert not ridge_path(torch.ones(20, k), groups(20, 3)[1][None], [1e-3, 1.0]).any()
 
 
 def test_labellings_at_once_are_labellings_one_by_one() -> None:
