@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,3 +91,13 @@ def letters_again(*, out: str, tokenizer: bool = True) -> None:
             value.backward()
             opt.step()
             rec.step(loss=value)
+
+
+def letters_world(out: Path) -> tuple[Any, Any]:
+    """The snapshot at step 3 of what `letters_again` recorded, and the kit that reads text for it."""
+    from strobe.app.look import kit_of
+    from strobe.runs.run import Opened, open_run
+
+    letters_again(out=str(out))
+    opened = Opened(open_run(out))
+    return opened.at(3), kit_of(opened.run, opened.recorder)

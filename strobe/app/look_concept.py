@@ -1,7 +1,7 @@
 """A concept in the model at one step, from texts with it and without it: what the page Concepts shows."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from strobe.app.look_parts import Kit, num
@@ -20,14 +20,11 @@ def concept(
 
     Raises `BadOption` for a run that reads no text, for too few or too many texts, and for a concept that cannot be judged.
     """
-    if kit.encode is None:
-        raise BadOption(
-            "this run has no tokenizer, so no text can be read; record it with strobe.record(..., tokenizer=...)"
-        )
+    encode = encoder(kit)
     on, off = texts_of("positive", positive), texts_of("negative", negative)
     with snap.quiet() as model, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a leak is said in the answer
-        reader = load("strobe.studies.concept:Reader")("", model, kit.encode, longest(snap), "last")
+        reader = load("strobe.studies.concept:Reader")("", model, encode, longest(snap), "last")
         found: dict[str, Any] = load("strobe.studies.concept:seen")(reader, on, off, whole=whole, seed=seed)
     for text in found.get("texts", ()):
         text["tokens"] = [{"text": kit.word(i), "score": num(s)} for i, s in text["tokens"]]
@@ -35,6 +32,15 @@ def concept(
     for row in found.get("rows", ()):
         row |= {k: num(row[k]) for k in ("auroc", "low", "high", "stability")}
     return found
+
+
+def encoder(kit: Kit) -> Callable[[str], list[int]]:
+    """Text to tokens. Raises `BadOption` for a run that reads no text."""
+    if kit.encode is None:
+        raise BadOption(
+            "this run has no tokenizer, so no text can be read; record it with strobe.record(..., tokenizer=...)"
+        )
+    return kit.encode
 
 
 def texts_of(name: str, texts: Any) -> list[str]:

@@ -1,13 +1,13 @@
 """What is left of a trait and what it costs: a model at one step, as it is and steered after training at several doses."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from strobe.app.look_concept import longest, texts_of
+from strobe.app.look_concept import encoder, longest, texts_of
 from strobe.app.look_dose import doses_of
 from strobe.app.look_examples import PerExample
 from strobe.app.look_language import shown
@@ -35,10 +35,7 @@ def front(
     examples; `on`, `off` (of each text) and `each` (example) are there for paired differences of two models.
     Regime: language models; the texts are those that the direction was fitted on. Raises `BadOption`.
     """
-    if kit.encode is None:
-        raise BadOption(
-            "this run has no tokenizer, so no text can be read; record it with strobe.record(..., tokenizer=...)"
-        )
+    encode = encoder(kit)
     if (direction is None) != (site is None) or (direction is None) != (by is None):
         raise BadOption("to steer, give site, direction and by; none of them for the model as it is")
     levels = doses_of(doses)
@@ -52,13 +49,15 @@ def front(
         with shown(snap, kit, kinds[0][0]) as seen:
             seen.language()
         losses = PerExample(snap, EXAMPLES)
-        ids = [[kit.encode(t)[: longest(snap)] for t in kind] for kind in kinds]
+        ids = [[encode(t)[: longest(snap)] for t in kind] for kind in kinds]
         if any(len(t) < 2 for kind in ids for t in kind):
             raise BadOption("a text of one token has no likelihood: give longer ones")
 
+        said = _said(snap, ids[0][0])
+
         def at(edit: Edit | None) -> dict[str, Any]:
             with patch(snap.model, {} if edit is None or site is None else {site: edit}):
-                on, off = (_likelihood(snap, kind) for kind in ids)
+                on, off = (_likelihood(snap, kind, said) for kind in ids)
                 each = losses() if edit is not None else losses.first
             trait = {"trait": num(on.mean() - off.mean()), "trait_err": _apart(on, off)}
             loss = mean_err(each)
@@ -79,31 +78,26 @@ def front(
         return {"doses": levels, **arm(direction), "control": arm(wild) if direction is not None else None}
 
 
-def _likelihood(snap: Snapshot, texts: list[list[int]]) -> Tensor:
+def _likelihood(snap: Snapshot, texts: list[list[int]], said: str) -> Tensor:
     """Mean log p of the tokens after the first of each text, (texts,), in nats; eight texts' logits at a time."""
     means = []
     for k in range(0, len(texts), 8):
         part = texts[k : k + 8]
-        rows = _logits(snap, part)
+        acts = capture(snap.model, part, [said], positions="all")
         for i, ids in enumerate(part):
-            said = rows(i)[: len(ids) - 1].log_softmax(-1)
-            means.append(said.gather(-1, torch.tensor(ids[1:], device=said.device)[:, None]).double().mean())
+            log_p = acts[said][acts.example == i][: len(ids) - 1].float().log_softmax(-1)
+            means.append(log_p.gather(-1, torch.tensor(ids[1:], device=log_p.device)[:, None]).double().mean())
     return torch.stack(means)
 
 
-def _logits(snap: Snapshot, texts: list[list[int]]) -> Callable[[int], Tensor]:
+def _said(snap: Snapshot, text: list[int]) -> str:
+    """The site of the logits: what the model returns, or an item of it. Raises `BadOption`."""
     last: StrobeError | None = None
-    for site in (
-        ":out.logits",
-        ":out",
-        ":out.0",
-    ):  # what the model returns: a mapping, a tensor, or the first of several
+    for site in (":out.logits", ":out", ":out.0"):
         try:
-            acts = capture(snap.model, texts, [site], positions="all")
+            return capture(snap.model, [text], [site], positions="all").sites[0]
         except StrobeError as e:
             last = last or e
-            continue
-        return lambda i: acts.values[next(iter(acts.values))][acts.example == i].float()
     raise BadOption(f"the logits of this model cannot be read on texts alone: {last}")
 
 

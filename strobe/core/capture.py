@@ -106,7 +106,7 @@ def capture(
         for index, data in pieces:
             there = None if mask is None else mask[index]
             with tap(model, at) as seen:
-                _run(model, _to(data, device), forward)
+                run_on(model, _to(data, device), forward)
             for i, site in enumerate(at):
                 x, who, where = _rows(site, seen[str(site)], index, there, positions)
                 if not x.isfinite().all():
@@ -141,6 +141,20 @@ def still(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for m, training in modes.items():
             m.training = training
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode, no parameter of which asks for a gradient; all as it was on exit."""
+    wanted = {p: p.requires_grad for p in model.parameters()}
+    try:
+        for p in wanted:
+            p.requires_grad_(False)
+        with still(model):
+            yield model
+    finally:
+        for p, was in wanted.items():
+            p.requires_grad_(was)
 
 
 def blocks_of(model: nn.Module) -> list[str]:
@@ -202,7 +216,8 @@ def _to(data: Any, device: torch.device) -> Any:
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in data.items()}
 
 
-def _run(model: nn.Module, data: Any, forward: Forward | None) -> Any:
+def run_on(model: nn.Module, data: Any, forward: Forward | None) -> Any:
+    """What the model returns for a batch: `forward(model, data)`, or the call, a mapping as its keyword arguments."""
     if forward is not None:
         return forward(model, data)
     return model(**data) if isinstance(data, Mapping) else model(data)

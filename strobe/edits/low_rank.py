@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from strobe.core import cards
-from strobe.core.capture import still
+from strobe.core.capture import frozen
 from strobe.core.errors import BadOption, Diverged
 from strobe.core.site import Site
 from strobe.core.tap import patch, tap
@@ -55,35 +55,28 @@ def fit_low_rank(
     """
     at = Site.parse(site)
     made: list[Tensor] = []
-    kept = {p: p.requires_grad for p in model.parameters()}
     gen = torch.Generator().manual_seed(seed)
-    try:
-        for p in kept:
-            p.requires_grad_(False)
-        with still(model):
-            for step, batch in enumerate(batches):
-                if not made:
-                    with tap(model, [at]) as seen, torch.no_grad():
-                        loss(model, batch)
-                    size, like = seen[str(at)].shape[-1], seen[str(at)]
-                    if not 1 <= rank <= size:
-                        raise BadOption(f"rank is 1 to {size} at {site}, got {rank}")
-                    Q = torch.linalg.qr(torch.randn(size, rank, generator=gen))[0].to(like)
-                    made = [Q, torch.zeros(rank, size).to(like), torch.zeros(rank).to(like)]
-                    for t in made:
-                        t.requires_grad_()
-                    steps = torch.optim.Adam(made, lr=lr)
-                R = torch.linalg.qr(made[0])[0].T
-                with patch(model, {at: partial(_moved, R=R, W=R + made[1], b=made[2])}):
-                    value = loss(model, batch)
-                if not value.isfinite():
-                    raise Diverged(f"the loss is {float(value)} at step {step}: lower lr={lr}")
-                steps.zero_grad()
-                value.backward()
-                steps.step()
-    finally:
-        for p, wanted in kept.items():
-            p.requires_grad_(wanted)
+    with frozen(model):
+        for step, batch in enumerate(batches):
+            if not made:
+                with tap(model, [at]) as seen, torch.no_grad():
+                    loss(model, batch)
+                size, like = seen[str(at)].shape[-1], seen[str(at)]
+                if not 1 <= rank <= size:
+                    raise BadOption(f"rank is 1 to {size} at {site}, got {rank}")
+                Q = torch.linalg.qr(torch.randn(size, rank, generator=gen))[0].to(like)
+                made = [Q, torch.zeros(rank, size).to(like), torch.zeros(rank).to(like)]
+                for t in made:
+                    t.requires_grad_()
+                steps = torch.optim.Adam(made, lr=lr)
+            R = torch.linalg.qr(made[0])[0].T
+            with patch(model, {at: partial(_moved, R=R, W=R + made[1], b=made[2])}):
+                value = loss(model, batch)
+            if not value.isfinite():
+                raise Diverged(f"the loss is {float(value)} at step {step}: lower lr={lr}")
+            steps.zero_grad()
+            value.backward()
+            steps.step()
     if not made:
         raise BadOption("there was no batch to learn from")
     Q, change, b = (t.detach().double() for t in made)

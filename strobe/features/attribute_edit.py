@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from strobe.core.capture import frozen
 from strobe.core.errors import BadOption, Diverged
-from strobe.features.questions import Questions, frozen
+from strobe.features.questions import Questions
 
 
 @dataclass(frozen=True, slots=True, eq=False)

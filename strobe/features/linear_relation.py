@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from strobe.core.capture import frozen
 from strobe.core.errors import BadOption, Diverged
-from strobe.features.questions import Questions, frozen, rows
+from strobe.features.questions import Questions, rows
 
 BETAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 

@@ -11,7 +11,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from strobe.core.capture import Forward, still
+from strobe.core.capture import Forward, frozen, run_on
 from strobe.core.data import mapped
 from strobe.core.errors import BadOption, Diverged
 from strobe.core.site import Site
@@ -35,10 +35,10 @@ class Pushing:
         self, model: nn.Module, inputs: Any, source: str | Site, target: str | Site, forward: Forward | None, mask: Tensor | None,
         positions: int,
     ) -> None:  # fmt: skip
-        self.model, self.inputs, self.go = model, inputs, forward or _call
+        self.model, self.inputs, self.way = model, inputs, forward
         self.source, self.target = Site.parse(source), Site.parse(target)
         with torch.no_grad(), tap(model, [self.source, self.target]) as seen:
-            self.out = self.go(model, inputs)
+            self.out = run_on(model, inputs, forward)
         x, z = seen[str(self.source)], seen[str(self.target)]
         for site, t in ((self.source, x), (self.target, z)):
             if t.ndim < 2 or not t.is_floating_point():
@@ -75,7 +75,7 @@ class Pushing:
         rows = len(self.like)
         for part in thetas.split(self.per if self.batched else 1):
             with patch(self.model, {self.source: self._added(part)}):
-                out = self.go(self.model, self._copies(len(part)))
+                out = run_on(self.model, self._copies(len(part)), self.way)
             for k in range(len(part)):
                 yield out if len(part) == 1 else mapped(out, _between(k * rows, (k + 1) * rows))
 
@@ -124,7 +124,7 @@ class Pushing:
                 else module.register_forward_hook(stop)
             )
             try:
-                self.go(self.model, self._copies(len(thetas)))
+                run_on(self.model, self._copies(len(thetas)), self.way)
             except _Reached:
                 pass
             finally:
@@ -183,20 +183,9 @@ def pushing(
         site.module(model)
     if positions < 1:
         raise BadOption(f"positions is at least 1, got {positions}")
-    wanted = {p: p.requires_grad for p in model.parameters()}
-    try:
-        for p in wanted:
-            p.requires_grad_(False)
-        with still(model), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch 2.13's own jvp rules
-            yield Pushing(model, inputs, source, target, forward, mask, positions)
-    finally:
-        for p, was in wanted.items():
-            p.requires_grad_(was)
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    with frozen(model), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch 2.13's own jvp rules
+        yield Pushing(model, inputs, source, target, forward, mask, positions)
 
 
 def _last(x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Inputs that name a subject, and the token after which the model answers: read at the one, changed at the one, answered at the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strobe.core.capture import Forward, still
+from strobe.core.capture import Forward, run_on, still
 from strobe.core.data import chosen, count
 from strobe.core.errors import BadOption
 from strobe.core.site import Site
@@ -71,10 +70,7 @@ class Questions:
             for site, (at, change) in (changes or {}).items()
         }
         with patch(self.model, edits), tap(self.model, sites, grad=True) as seen:
-            if self.forward is not None:
-                out = self.forward(self.model, self.inputs)
-            else:
-                out = self.model(**self.inputs) if isinstance(self.inputs, Mapping) else self.model(self.inputs)
+            out = run_on(self.model, self.inputs, self.forward)
         return rows(getattr(out, "logits", out), self.answer, len(self), "the output"), seen
 
     def read(self, site: str, at: Place | None = None) -> Tensor:
@@ -87,20 +83,6 @@ class Questions:
         """(n, words): logits at the answers, without gradients, in eval mode."""
         with still(self.model), torch.no_grad():
             return self.run(changes)[0]
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode, no parameter of which asks for a gradient; all as it was on exit."""
-    wanted = {p: p.requires_grad for p in model.parameters()}
-    try:
-        for p in wanted:
-            p.requires_grad_(False)
-        with still(model):
-            yield model
-    finally:
-        for p, was in wanted.items():
-            p.requires_grad_(was)
 
 
 def rows(x: Any, at: Place, n: int, what: str) -> Tensor:

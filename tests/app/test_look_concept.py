@@ -1,15 +1,12 @@
 """What the page Concepts asks: the table and the texts token by token, a quick trace, a dose of steering."""
 
-from pathlib import Path
-
 import pytest
 
 from contracts.traces import same, state_of
-from strobe.app.look import Kit, kit_of, look
+from strobe.app.look import Kit, look
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
-from strobe.runs.run import Opened, open_run
-from toys import letters_again
+from toys import letters_world
 
 ON = [f"{a} {b} is red" for a in ("the", "a", "this", "one") for b in ("house", "car", "door", "wall", "ball", "hat")]
 OFF = [t.replace("red", "blue") for t in ON]
@@ -17,10 +14,7 @@ OFF = [t.replace("red", "blue") for t in ON]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, Kit]:
-    out: Path = tmp_path_factory.mktemp("l") / "r"
-    letters_again(out=str(out))
-    opened = Opened(open_run(out))
-    return opened.at(3), kit_of(opened.run, opened.recorder)
+    return letters_world(tmp_path_factory.mktemp("l") / "r")
 
 
 def test_the_table_the_texts_and_a_direction_to_steer_by(world: tuple[Snapshot, Kit]) -> None:

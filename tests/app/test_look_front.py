@@ -1,16 +1,13 @@
 """Trait and loss at several doses: by hand text for text, unchanged at dose 0, moved by the direction of the unembedding."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from contracts.traces import same, state_of
-from strobe.app.look import Kit, kit_of, look
+from strobe.app.look import Kit, look
 from strobe.core.errors import BadOption
 from strobe.core.snapshot import Snapshot
-from strobe.runs.run import Opened, open_run
-from toys import letters_again
+from toys import letters_world
 
 ON = [f"{a} {b}" for a in ("the", "a", "this") for b in ("house", "car", "door")]
 OFF = [t.replace("e", "z") + "x" for t in ON]
@@ -18,10 +15,7 @@ OFF = [t.replace("e", "z") + "x" for t in ON]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, Kit]:
-    out: Path = tmp_path_factory.mktemp("l") / "r"
-    letters_again(out=str(out))
-    opened = Opened(open_run(out))
-    return opened.at(3), kit_of(opened.run, opened.recorder)
+    return letters_world(tmp_path_factory.mktemp("l") / "r")
 
 
 def by_hand(snap: Snapshot, kit: Kit, texts: list[str]) -> float:
